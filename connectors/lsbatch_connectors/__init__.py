@@ -1,0 +1,1 @@
+"""Connectors: what reads tasks and takes predictions."""

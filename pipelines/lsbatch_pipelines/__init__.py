@@ -1,0 +1,1 @@
+"""Pipelines: what turns tasks into predictions, and learns from annotations."""
