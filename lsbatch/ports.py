@@ -1,0 +1,301 @@
+"""The interfaces between the core and the adapters: connectors and pipelines implement these, the core calls only them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from lsbatch.entities import AnnotatedTask, ModelVersion, Prediction, Task, TaskId
+from lsbatch.label_config import LabelConfig
+
+__all__ = [
+    "AnnotationSource",
+    "Evaluation",
+    "LabelMetrics",
+    "MediaReader",
+    "ModelStore",
+    "Pipeline",
+    "PipelineContext",
+    "PredictionSink",
+    "ProjectInfo",
+    "Selection",
+    "TaskFailure",
+    "TaskPage",
+    "TaskResult",
+    "TaskSource",
+    "Trainable",
+    "TrainingTask",
+]
+
+
+# ------------------------------------------------------------------------------------------------ pipelines
+
+
+class MediaReader(Protocol):
+    """Reads what a task's data points at."""
+
+    def read(self, uri: str) -> bytes:
+        """The bytes behind a URI of a task's data. May be repeated.
+
+        Raises:
+            PipelineError: not found, too large, refused, or a kind of URI that cannot be read.
+            TransientError: could not be had now; the same call may succeed later.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PipelineContext:
+    """All that a pipeline is built from.
+
+    Attributes:
+        label_config: the project's labeling config.
+        params: ``pipeline.params`` of the configuration, unchecked; a pipeline refuses what it does not know.
+        media: reads URIs of the tasks' data.
+        model_version: the version that predictions will carry, empty when there is none yet.
+        model_dir: the folder with the files that ``Trainable.fit`` stored, or None for a pipeline without a model.
+    """
+
+    label_config: LabelConfig
+    params: Mapping[str, Any]
+    media: MediaReader
+    model_version: str = ""
+    model_dir: Path | None = None
+
+
+#: The prediction for one task, as Label Studio writes it: ``{"result": [region, ...], "score": 0.93}``. ``score`` is
+#: the model's confidence in [0, 1] and may be left out. An empty ``result`` is a prediction that there is nothing.
+TaskResult = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """Returned instead of a result: this task cannot be predicted, and why, in words for the person who reads it."""
+
+    cause: str
+
+
+class Pipeline(Protocol):
+    """What turns tasks into predictions.
+
+    Built once per worker process, used from one thread at a time, never pickled.
+
+    Rules:
+        - ``predict`` returns one element for each task, in the same order; a wrong number is never guessed at:
+          the tasks are tried again in smaller groups, and a task alone that still has none is quarantined.
+        - Results do not depend on which other tasks are in the call.
+        - Raising spoils only the call: it is repeated in halves until the task at fault is alone.
+    """
+
+    model_version: str
+
+    @classmethod
+    def why_not(cls, label_config: LabelConfig) -> str | None:
+        """Why this pipeline cannot serve the label config, in words, or None if it can."""
+        ...
+
+    @classmethod
+    def build(cls, context: PipelineContext) -> Self:
+        """A pipeline ready to predict. Called once in each worker.
+
+        Raises:
+            ConfigError: unknown or bad ``params``, or no model where one is needed.
+        """
+        ...
+
+    def predict(self, tasks: Sequence[Task]) -> Sequence[TaskResult | TaskFailure]:
+        """One result or failure for each of the tasks, in their order. May be repeated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTask:
+    """A task with the one annotation result that counts, and whether it is held out from training."""
+
+    task: Task
+    result: Sequence[Mapping[str, Any]]
+    held_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMetrics:
+    """Quality on one label of the held-out tasks; all but ``support`` (a count) are in [0, 1]."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What training measured.
+
+    Attributes:
+        trained_on: number of tasks that the model learned from.
+        held_out: number of tasks that the metrics are computed on; none of them was trained on.
+        accuracy: share of held-out tasks whose whole set of labels is right, in [0, 1].
+        baseline: accuracy of always giving the most frequent answer, in [0, 1].
+        per_label: one row a label, in the label config's order.
+        unread: task id and cause of tasks that could not be used.
+    """
+
+    trained_on: int
+    held_out: int
+    accuracy: float
+    baseline: float
+    per_label: tuple[LabelMetrics, ...]
+    unread: tuple[tuple[TaskId, str], ...] = ()
+
+
+class Trainable(Pipeline, Protocol):
+    """A pipeline that learns from annotations."""
+
+    @classmethod
+    def fit(cls, context: PipelineContext, tasks: Iterable[TrainingTask], model_dir: Path) -> Evaluation:
+        """Train on the tasks that are not held out, evaluate on the others, write the model into ``model_dir``.
+
+        The same tasks and parameters give the same model. Files must be data (XGBoost's own format, arrays, JSON),
+        never pickles. ``context.model_dir`` is None.
+
+        Raises:
+            ConfigError: too few annotations, or only one label.
+        """
+        ...
+
+
+# ------------------------------------------------------------------------------------------------ connectors
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tasks of a project.
+
+    Attributes:
+        without_version: leave out tasks that carry a prediction of exactly this version; empty for all tasks.
+        untouched_only: leave out tasks that have annotations (cancelled ones too) or drafts.
+        limit: at most this many tasks, lowest ids first; None for all.
+    """
+
+    without_version: str = ""
+    untouched_only: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """Tasks in ascending order of id, and how many of the selection are left from here on, these included."""
+
+    tasks: Sequence[Task]
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectInfo:
+    """What is known of a project.
+
+    Attributes:
+        id: the project's id.
+        title: its name.
+        label_config: its labeling config, maybe empty.
+        task_count: number of its tasks.
+        active_version: the model version that annotators see, or empty.
+        warnings: settings of the project that will surprise, in words.
+    """
+
+    id: int
+    title: str
+    label_config: str
+    task_count: int
+    active_version: str
+    warnings: tuple[str, ...] = ()
+
+
+class TaskSource(Protocol):
+    """What tasks are read from."""
+
+    def project(self) -> ProjectInfo:
+        """The project. May be repeated."""
+        ...
+
+    def pages(self, selection: Selection, *, after: int = 0) -> Iterator[TaskPage]:
+        """The selected tasks with an id greater than ``after``, each exactly once, ids ascending over all pages.
+
+        Raises:
+            TransientError: the source did not answer, or answered with fewer tasks than it said there are.
+            PermanentError: the source refused.
+        """
+        ...
+
+
+class AnnotationSource(Protocol):
+    """What annotations are read from."""
+
+    def annotated(self) -> Iterator[AnnotatedTask]:
+        """Every task with at least one annotation, ids ascending, cancelled annotations included."""
+        ...
+
+
+class PredictionSink(Protocol):
+    """What takes predictions. The only port that changes anything."""
+
+    def create(self, predictions: Sequence[Prediction]) -> int:
+        """Store all of them in one request and return how many the server says it created. NOT safe to repeat.
+
+        Raises:
+            TransientError: surely nothing was stored; the same call may be made again.
+            PermanentError: refused; nothing was stored by a server in its default setting.
+            AmbiguousError: all, some or none may be stored, now or in a while.
+        """
+        ...
+
+    def carriers(self, model_version: str, first: int, last: int) -> Iterator[TaskId]:
+        """Tasks with an id from ``first`` to ``last`` (both included) that carry exactly this version, ascending."""
+        ...
+
+    def surplus(self, model_version: str) -> int:
+        """Predictions of exactly this version in the project, less the tasks that carry it: 0 means one each."""
+        ...
+
+    def remove_surplus(self, model_version: str) -> int:
+        """Delete all but the oldest prediction of this version on each task, by id; how many were deleted."""
+        ...
+
+    def activate(self, model_version: str) -> str:
+        """Show this version to annotators; returns the version shown before. Safe to repeat.
+
+        Raises:
+            PermanentError: no prediction carries it.
+        """
+        ...
+
+
+class ModelStore(Protocol):
+    """Immutable model versions."""
+
+    #: Where it is, for messages.
+    url: str
+
+    def publish(self, name: str, folder: Path, manifest: Mapping[str, Any]) -> ModelVersion:
+        """Store the folder's files under a new version ``<name>-<UTC time>-<short hash>``, all or nothing."""
+        ...
+
+    def versions(self) -> Sequence[ModelVersion]:
+        """All complete versions, oldest first."""
+        ...
+
+    def get(self, version: str) -> ModelVersion:
+        """The version of this exact name.
+
+        Raises:
+            ConfigError: there is none; the message names those that exist.
+        """
+        ...
+
+    def fetch(self, version: str) -> Path:
+        """A local folder with the version's files, verified against the hashes in its manifest. May be repeated."""
+        ...
+
