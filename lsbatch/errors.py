@@ -130,9 +130,25 @@ class TransientError(LsbatchError):
 
 
 class AmbiguousError(LsbatchError):
-    """The request may have been carried out. A write must be read back before it is repeated."""
+    """The request may have been carried out. A write must be read back before it is repeated.
+
+    Args:
+        finished: Label Studio itself answered, so it no longer works on the request; else its rows may still appear.
+        retry_after: seconds that the server asked to wait, or None.
+    """
 
     exit_code = ExitCode.TEMPORARY
+
+    def __init__(
+        self, message: str, *, hint: str = "", finished: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.finished = finished
+        self.retry_after = retry_after
+
+    def as_transient(self) -> TransientError:
+        """The same for a write that may be repeated, such as a deletion by id."""
+        return TransientError(self.message, hint=self.hint, retry_after=self.retry_after)
 
 
 class PermanentError(LsbatchError):

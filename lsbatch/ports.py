@@ -256,6 +256,10 @@ class PredictionSink(Protocol):
         """Tasks with an id from ``first`` to ``last`` (both included) that carry exactly this version, ascending."""
         ...
 
+    def existing(self, first: int, last: int) -> Iterator[TaskId]:
+        """Tasks that still exist with an id from ``first`` to ``last`` (both included), ascending."""
+        ...
+
     def surplus(self, model_version: str) -> int:
         """Predictions of exactly this version in the project, less the tasks that carry it: 0 means one each."""
         ...

@@ -1,0 +1,6 @@
+"""Label Studio over HTTP: tasks and annotations are read from it, predictions are written to it."""
+
+from lsbatch_connectors.label_studio.client import ConnectionOptions, LabelStudioClient
+from lsbatch_connectors.label_studio.project import LabelStudioProject
+
+__all__ = ["ConnectionOptions", "LabelStudioClient", "LabelStudioProject"]

@@ -1,0 +1,226 @@
+"""The durable record of a run: chunk states, send intents, dead letters. SQLite, one writer, opened again after a crash."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsbatch.chunks import Chunk, ChunkState, check_transition
+from lsbatch.entities import DeadLetter, TaskId
+from lsbatch.errors import ConfigError
+
+__all__ = ["ImportBatch", "Ledger"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS chunks (
+    number INTEGER PRIMARY KEY, state TEXT NOT NULL, first_task INTEGER NOT NULL, last_task INTEGER NOT NULL,
+    tasks INTEGER NOT NULL, predicted INTEGER NOT NULL DEFAULT 0, batch INTEGER);
+CREATE TABLE IF NOT EXISTS batches (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, sent_at REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 1,
+    settled INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS dead_letters (
+    task_id INTEGER PRIMARY KEY, stage TEXT NOT NULL, cause TEXT NOT NULL, attempts INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportBatch:
+    """Chunks sent together; ``sent_at`` is the Unix time of the last attempt in seconds."""
+
+    number: int
+    sent_at: float
+    attempts: int
+    chunks: tuple[Chunk, ...]
+
+
+class Ledger:
+    """One run's ledger. Every method that changes it has committed to the disk when it returns.
+
+    Args:
+        path: the file; made when missing.
+
+    Raises:
+        ConfigError: the file is damaged, or the disk is full or read-only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._guarded():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            try:
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(_SCHEMA)
+            except sqlite3.Error:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(
+                f"the ledger {self.path} cannot be used: {error}",
+                hint="If the disk is full or read-only, mend that and run the same command again. If the file is "
+                "damaged, start over with --no-resume: tasks that Label Studio already holds are left out.",
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guarded():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._guarded():
+            return self._db.execute(sql, values).fetchall()
+
+    # -------------------------------------------------------------------------------------------- facts
+
+    def fact(self, name: str) -> str | None:
+        """A single fact about the run, or None."""
+        rows = self._rows("SELECT value FROM facts WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def state_fact(self, name: str, value: str) -> None:
+        """State a fact; a later statement of the same name replaces it."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    # -------------------------------------------------------------------------------------------- chunks
+
+    def chunks(self, *states: ChunkState, after: int = -1, limit: int = -1) -> list[Chunk]:
+        """Chunks in one of these states (any, when none is given) with a number greater than ``after``, in order."""
+        wanted = states or tuple(ChunkState)
+        marks = ",".join("?" * len(wanted))
+        rows = self._rows(
+            "SELECT number, state, first_task, last_task, tasks, predicted FROM chunks "
+            f"WHERE number > ? AND state IN ({marks}) ORDER BY number LIMIT ?",
+            after,
+            *wanted,
+            limit,
+        )
+        return [_chunk(row) for row in rows]
+
+    def plan(self, first_task: int, last_task: int, tasks: int) -> Chunk:
+        """Add the next chunk, ``PLANNED``."""
+        with self._transaction() as db:
+            (number,) = db.execute("SELECT COALESCE(MAX(number) + 1, 0) FROM chunks").fetchone()
+            db.execute(
+                "INSERT INTO chunks (number, state, first_task, last_task, tasks) VALUES (?, ?, ?, ?, ?)",
+                (number, ChunkState.PLANNED, first_task, last_task, tasks),
+            )
+        return Chunk(number, ChunkState.PLANNED, first_task, last_task, tasks)
+
+    def forget_planned(self) -> None:
+        """Drop chunks whose tasks never reached the disk; they are exported again."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM chunks WHERE state = ?", (ChunkState.PLANNED,))
+
+    def exported(self, chunk: Chunk) -> None:
+        """The chunk's tasks are on the disk."""
+        with self._transaction() as db:
+            _move(db, chunk.number, ChunkState.EXPORTED)
+
+    def predicted(self, chunk: int, predicted: int, letters: Iterable[DeadLetter]) -> None:
+        """The chunk's predictions are on the disk; the other tasks of it are these dead letters."""
+        with self._transaction() as db:
+            _move(db, chunk, ChunkState.PREDICTED)
+            db.execute("UPDATE chunks SET predicted = ? WHERE number = ?", (predicted, chunk))
+            _bury(db, letters)
+
+    def count(self, column: str = "tasks") -> int:
+        """Sum of ``tasks`` or ``predicted`` over all chunks."""
+        sums = {"tasks": "SELECT SUM(tasks) FROM chunks", "predicted": "SELECT SUM(predicted) FROM chunks"}
+        return int(self._rows(sums[column])[0][0] or 0)
+
+    # -------------------------------------------------------------------------------------------- import batches
+
+    def intend(self, chunks: Sequence[Chunk]) -> ImportBatch:
+        """Note, before the request leaves, that these chunks are being sent."""
+        now = time.time()
+        with self._transaction() as db:
+            number = db.execute("INSERT INTO batches (sent_at) VALUES (?)", (now,)).lastrowid or 0
+            for chunk in chunks:
+                _move(db, chunk.number, ChunkState.SENDING)
+                db.execute("UPDATE chunks SET batch = ? WHERE number = ?", (number, chunk.number))
+        return ImportBatch(number, now, 1, tuple(chunks))
+
+    def intend_again(self, batch: ImportBatch) -> ImportBatch:
+        """Note, before the request leaves, that what is missing of this batch is being sent."""
+        now = time.time()
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE batches SET sent_at = ?, attempts = attempts + 1 WHERE number = ?", (now, batch.number)
+            )
+        return ImportBatch(batch.number, now, batch.attempts + 1, batch.chunks)
+
+    def imported(self, batch: ImportBatch, letters: Iterable[DeadLetter] = ()) -> None:
+        """The server holds the predictions of these chunks, but for these dead letters."""
+        self._settle(batch, ChunkState.IMPORTED, letters)
+
+    def not_taken(self, batch: ImportBatch) -> None:
+        """The server surely took nothing of this batch."""
+        self._settle(batch, ChunkState.PREDICTED, ())
+
+    def _settle(self, batch: ImportBatch, state: ChunkState, letters: Iterable[DeadLetter]) -> None:
+        with self._transaction() as db:
+            for chunk in batch.chunks:
+                _move(db, chunk.number, state)
+            db.execute("UPDATE batches SET settled = 1 WHERE number = ?", (batch.number,))
+            _bury(db, letters)
+
+    def unsettled(self) -> list[ImportBatch]:
+        """Batches whose fate is unknown: the run ended while they were being sent."""
+        rows = self._rows("SELECT number, sent_at, attempts FROM batches WHERE settled = 0 ORDER BY number")
+        found = []
+        for number, sent_at, attempts in rows:
+            chunks = self._rows(
+                "SELECT number, state, first_task, last_task, tasks, predicted FROM chunks WHERE batch = ? "
+                "AND state = ? ORDER BY number",
+                number,
+                ChunkState.SENDING,
+            )
+            found.append(ImportBatch(number, sent_at, attempts, tuple(_chunk(row) for row in chunks)))
+        return found
+
+    # -------------------------------------------------------------------------------------------- quarantine
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """All that was quarantined, in ascending order of task id."""
+        rows = self._rows("SELECT task_id, stage, cause, attempts FROM dead_letters ORDER BY task_id")
+        return [DeadLetter(TaskId(task), stage, cause, attempts) for task, stage, cause, attempts in rows]
+
+
+def _chunk(row: Sequence[Any]) -> Chunk:
+    number, state, first, last, tasks, predicted = row
+    return Chunk(number, ChunkState(state), first, last, tasks, predicted)
+
+
+def _move(db: sqlite3.Connection, number: int, state: ChunkState) -> None:
+    (old,) = db.execute("SELECT state FROM chunks WHERE number = ?", (number,)).fetchone()
+    check_transition(ChunkState(old), state)
+    db.execute("UPDATE chunks SET state = ? WHERE number = ?", (state, number))
+
+
+def _bury(db: sqlite3.Connection, letters: Iterable[DeadLetter]) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?)",
+        [(letter.task_id, letter.stage, letter.cause, letter.attempts) for letter in letters],
+    )

@@ -1,0 +1,48 @@
+"""What is tried again, and for how long. Only calls that are safe to repeat come here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from lsbatch.errors import TransientError
+
+__all__ = ["LONGEST_WAIT_SECONDS", "retry_transient", "wait_seconds"]
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_SECONDS = 30.0
+_backoff = wait_exponential_jitter(initial=0.25, max=LONGEST_WAIT_SECONDS, jitter=0.25)
+
+
+def wait_seconds(state: RetryCallState) -> float:
+    """Seconds to wait before the next attempt: what the server asked for, else a growing, jittered time."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, TransientError) else None
+    return _backoff(state) if asked is None else min(asked, 10 * LONGEST_WAIT_SECONDS)
+
+
+def _log(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    seconds = state.next_action.sleep if state.next_action else 0.0
+    logger.warning("%s; attempt %d, trying again in %.1f s", error, state.attempt_number, seconds)
+
+
+def retry_transient(call: Callable[[], T], *, seconds: float) -> T:
+    """Call until it does not raise ``TransientError``, for at most ``seconds`` in all.
+
+    Raises:
+        TransientError: that of the last attempt.
+    """
+    policy = Retrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=stop_after_delay(seconds),
+        wait=wait_seconds,
+        before_sleep=_log,
+        reraise=True,
+    )
+    return policy(call)
