@@ -1,0 +1,101 @@
+"""Call a pipeline on the tasks of a chunk so that each task ends as one prediction or one dead letter, its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lsbatch.entities import DeadLetter, Outcome, Prediction, Stage, Task
+from lsbatch.label_config import LabelConfig
+from lsbatch.ports import Pipeline, TaskFailure, TaskResult
+
+__all__ = ["Predictor"]
+
+logger = logging.getLogger(__name__)
+CAUSE_LENGTH = 500
+
+
+class Predictor:
+    """A pipeline and the label config that its results must fit.
+
+    Args:
+        pipeline: called from one thread at a time.
+        label_config: of the project that takes the predictions.
+        model_version: what every prediction carries.
+    """
+
+    def __init__(self, pipeline: Pipeline, label_config: LabelConfig, model_version: str) -> None:
+        self.pipeline = pipeline
+        self.label_config = label_config
+        self.model_version = model_version
+
+    def predict_chunk(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """One outcome for each task, in their order.
+
+        A call that raises or returns a wrong number of results is repeated on both halves, until the task at fault is
+        alone: k bad tasks among n cost about k log2(n) calls more.
+        """
+        if not tasks:
+            return []
+        results = self._call(tasks)
+        if isinstance(results, str):
+            if len(tasks) == 1:
+                return [_dead(tasks[0], "predict", results)]
+            middle = len(tasks) // 2
+            return self.predict_chunk(tasks[:middle]) + self.predict_chunk(tasks[middle:])
+        return [self._outcome(task, result) for task, result in zip(tasks, results, strict=True)]
+
+    def _call(self, tasks: Sequence[Task]) -> list[TaskResult | TaskFailure] | str:
+        """The pipeline's results, or why there are none that could be matched to the tasks."""
+        try:
+            results = list(self.pipeline.predict(tasks))
+        except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too
+            logger.debug("the pipeline raised on %d tasks", len(tasks), exc_info=True)
+            return f"the pipeline raised {type(error).__name__}: {error}"
+        if len(results) != len(tasks):
+            return f"the pipeline returned {len(results)} results for {len(tasks)} task{'s' * (len(tasks) != 1)}"
+        return results
+
+    def _outcome(self, task: Task, result: object) -> Outcome:
+        if isinstance(result, TaskFailure):
+            return _dead(task, "predict", result.cause)
+        if not isinstance(result, Mapping) or "result" not in result:
+            return _dead(task, "validate", f"the pipeline returned {type(result).__name__} without a 'result'")
+        try:
+            regions, score = plain(result["result"]), plain(result.get("score"))
+        except ValueError as error:
+            return _dead(task, "validate", str(error))
+        if not isinstance(regions, list) or not (score is None or isinstance(score, int | float)):
+            return _dead(task, "validate", "'result' must be a list and 'score' a number or None")
+        why = self.label_config.why_invalid({"result": regions, "score": score, "model_version": self.model_version})
+        if why:
+            return _dead(task, "validate", f"the result does not fit the label config: {why}")
+        return Prediction(task.id, regions, None if score is None else float(score), self.model_version)
+
+
+def _dead(task: Task, stage: Stage, cause: str) -> DeadLetter:
+    return DeadLetter(task.id, stage, cause if len(cause) <= CAUSE_LENGTH else cause[:CAUSE_LENGTH] + "...")
+
+
+def plain(value: Any) -> Any:
+    """The same value in JSON's types: numpy scalars and arrays, tuples and mappings become Python's own.
+
+    Raises:
+        ValueError: NaN, an infinity, or something that JSON has no word for.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        # A str or int of a subclass (an Enum, numpy.str_) is written as its base type.
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"the pipeline returned the number {value}")
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if hasattr(value, "tolist"):  # numpy, without importing it
+        return plain(value.tolist())
+    raise ValueError(f"the pipeline returned a {type(value).__name__}, which is not JSON")

@@ -1,0 +1,129 @@
+"""What a run did: counts, causes, seconds, the audit's proof. JSON for machines; picks the exit code."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lsbatch.entities import DeadLetter
+from lsbatch.errors import ExitCode
+
+__all__ = ["AuditProof", "RunReport", "causes"]
+
+MOST_CAUSES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProof:
+    """What was read back from Label Studio.
+
+    Attributes:
+        expected: predictions that the server must hold.
+        confirmed: tasks of these that carry the version.
+        gone: tasks of these that were deleted from the project since.
+        missing: tasks of these that exist and do not carry it; up to 20 ids.
+        missing_count: how many those are.
+        removed: surplus predictions that were deleted.
+        surplus: surplus predictions that are still there.
+    """
+
+    expected: int
+    confirmed: int
+    gone: int
+    missing: tuple[int, ...]
+    missing_count: int
+    removed: int
+    surplus: int
+
+    @property
+    def passed(self) -> bool:
+        """Exactly one prediction of the version on each task that is still there."""
+        return self.missing_count == 0 and self.surplus == 0 and self.confirmed + self.gone == self.expected
+
+
+def causes(letters: Iterable[DeadLetter]) -> dict[str, int]:
+    """The most frequent causes with their number of tasks, most first."""
+    return dict(Counter(f"{letter.stage}: {letter.cause}" for letter in letters).most_common(MOST_CAUSES))
+
+
+@dataclass
+class RunReport:
+    """A run's report. ``selected = predicted + quarantined``; ``imported`` were sent and counted by the server."""
+
+    run: str
+    project: int
+    model_version: str
+    state: str = "running"
+    dry_run: bool = False
+    selected: int = 0
+    predicted: int = 0
+    quarantined: int = 0
+    imported: int = 0
+    requests: int = 0
+    causes: dict[str, int] = field(default_factory=dict)
+    audit: AuditProof | None = None
+    activated: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to ``seconds[stage]``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process should end with."""
+        if self.audit is not None and not self.audit.passed:
+            return ExitCode.AUDIT_FAILED
+        if self.quarantined and self.quarantined == self.selected:
+            return ExitCode.BUDGET_SPENT
+        return ExitCode.QUARANTINED if self.quarantined else ExitCode.DONE
+
+    def to_json(self) -> dict[str, Any]:
+        """The report in JSON's types; ``confirmed`` is what was read back."""
+        value = asdict(self)
+        value["confirmed"] = None if self.audit is None else self.audit.confirmed
+        if self.audit is not None:
+            value["audit"]["passed"] = self.audit.passed
+        value["exit_code"] = int(self.exit_code)
+        return value
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and value of each line of the table for people."""
+        rows = [
+            ("run", self.run),
+            ("model version", self.model_version),
+            ("selected", f"{self.selected:,}"),
+            ("predicted", f"{self.predicted:,}"),
+            ("quarantined", f"{self.quarantined:,}"),
+        ]
+        if self.dry_run:
+            rows.append(("imported", "0 (dry run)"))
+        else:
+            rows.append(("imported", f"{self.imported:,}"))
+        if self.audit is not None:
+            verdict = "" if self.audit.passed else "  AUDIT FAILED"
+            rows.append(("confirmed", f"{self.audit.confirmed:,} read back, one each{verdict}"))
+            rows += [
+                (name, f"{count:,}")
+                for name, count in (
+                    ("deleted since", self.audit.gone),
+                    ("surplus removed", self.audit.removed),
+                    ("missing", self.audit.missing_count),
+                    ("surplus", self.audit.surplus),
+                )
+                if count
+            ]
+        if self.activated:
+            rows.append(("shown to annotators", "yes"))
+        rows += [(f"seconds {stage}", f"{seconds:.1f}") for stage, seconds in self.seconds.items()]
+        rows += [("cause", f"{count:,} x {cause}") for cause, count in self.causes.items()]
+        return rows
