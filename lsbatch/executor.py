@@ -173,6 +173,7 @@ class DaskExecutor:
         self._attempts = itertools.count()
         self._pending: dict[Future, _Piece] = {}
         self._parts: dict[int, _Parts] = {}
+        self._suspects: list[_Piece] = []
 
     def run(self, chunks: Iterable[tuple[int, pa.Table]]) -> Iterator[ChunkResult]:
         """See ``Executor.run``. A chunk that kills its worker is halved until the task at fault is alone."""
@@ -180,7 +181,12 @@ class DaskExecutor:
         exhausted = False
         try:
             while True:
-                while not exhausted and len(self._pending) < self._room():
+                # A task is found guilty of killing its worker only when it ran alone.
+                if self._suspects and not self._pending:
+                    self._submit(self._suspects.pop())
+                    yield from self._take(self._finished()[0], alone=True)
+                    continue
+                while not exhausted and not self._suspects and len(self._pending) < self._room():
                     chunk = next(waiting, None)
                     if chunk is None:
                         exhausted = True
@@ -188,6 +194,8 @@ class DaskExecutor:
                     self._parts[chunk[0]] = _Parts(chunk[1].num_rows)
                     self._submit(_Piece(chunk[0], 0, chunk[1]))
                 if not self._pending:
+                    if self._suspects:
+                        continue
                     return
                 for future in self._finished():
                     yield from self._take(future)
@@ -229,7 +237,7 @@ class DaskExecutor:
                 continue
             return list(done)
 
-    def _take(self, future: Future) -> Iterator[ChunkResult]:
+    def _take(self, future: Future, *, alone: bool = False) -> Iterator[ChunkResult]:
         from distributed import KilledWorker
 
         piece = self._pending.pop(future)
@@ -238,6 +246,9 @@ class DaskExecutor:
         except KilledWorker:
             if piece.table.num_rows > 1:
                 self._halve(piece)
+                return
+            if not alone:
+                self._suspects.append(piece)
                 return
             task = TaskId(piece.table.column("id")[0].as_py())
             logger.error("task %d kills its worker", task)
