@@ -1,9 +1,50 @@
 PYTHON ?= python3
 VENV := .venv
-.PHONY: test
-$(VENV)/bin/uv:
+BIN := $(VENV)/bin
+TEST_VENV := .venv-test
+TEST_PYTHON := $(CURDIR)/$(TEST_VENV)/bin/python
+ARGS ?=
+
+.PHONY: help demo test check bench clean
+
+help:  ## Show this list.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "lsbatch needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q uv
-test: $(VENV)/bin/uv
-	$(VENV)/bin/uv pip install -q -p $(VENV)/bin/python -e '.[test]'
-	$(VENV)/bin/python -m pytest
+	$(BIN)/pip install -q --disable-pip-version-check uv
+
+$(VENV)/.installed: pyproject.toml $(BIN)/uv
+	$(BIN)/uv pip install -q -p $(BIN)/python -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(BIN)/uv
+	$(BIN)/uv pip install -q -p $(BIN)/python -e '.[test,dev]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed  ## Pre-label a project on a local Label Studio, from nothing to a table.
+	$(BIN)/lsbatch demo $(ARGS)
+
+# The wheel, not this folder, is what the tests import: they run from an empty directory.
+test: $(BIN)/uv  ## Install the wheel in a fresh place and run all tests on it.
+	$(PYTHON) -m venv --without-pip $(TEST_VENV)
+	rm -rf dist && $(BIN)/uv build -q --wheel -o dist
+	$(BIN)/uv pip install -q -p $(TEST_PYTHON) --reinstall-package lsbatch "$$(echo dist/*.whl)[test]"
+	empty=$$(mktemp -d) && cd $$empty && $(TEST_PYTHON) -m pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) \
+	  -o pythonpath=tests -o cache_dir=$(CURDIR)/.pytest_cache $(if $(ARGS),$(ARGS),$(CURDIR)/tests); \
+	  code=$$?; rm -rf $$empty; exit $$code
+
+check: $(VENV)/.dev  ## Lint, types, imports, and what is in the wheel.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	rm -rf dist && $(BIN)/uv build -q --wheel -o dist
+	$(BIN)/check-wheel-contents dist/*.whl
+
+bench: $(VENV)/.installed  ## Measure against the raw requests on a local Label Studio.
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## Remove what the other commands made.
+	rm -rf $(VENV) $(TEST_VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -24,7 +24,15 @@ from lsbatch.run_dir import PREDICTIONS, predictions_table, table_tasks
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["ChunkResult", "DaskExecutor", "DaskOptions", "Executor", "InProcessExecutor", "PredictorFactory", "open_dask"]
+__all__ = [
+    "ChunkResult",
+    "DaskExecutor",
+    "DaskOptions",
+    "Executor",
+    "InProcessExecutor",
+    "PredictorFactory",
+    "open_dask",
+]
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""The interfaces between the core and the adapters: connectors and pipelines implement these, the core calls only them."""
+"""The interfaces between the core and the adapters: connectors and pipelines implement them, the core calls them."""
 
 from __future__ import annotations
 
@@ -302,4 +302,3 @@ class ModelStore(Protocol):
     def fetch(self, version: str) -> Path:
         """A local folder with the version's files, verified against the hashes in its manifest. May be repeated."""
         ...
-

@@ -1,11 +1,11 @@
 """A run on disk: where its files lie, what they hold, and how they are written so that half a file never counts.
 
-    manifest.json               what the run was asked to do
-    ledger.sqlite               what is true so far
-    tasks/00000.parquet         id: int64, data: string (JSON)
-    predictions/00000.parquet   task_id: int64, result: string (JSON), score: float64 or null, model_version: string
-    dead_letters.jsonl          one line a quarantined task, written when the run ends
-    run_results.json            the report
+manifest.json               what the run was asked to do
+ledger.sqlite               what is true so far
+tasks/00000.parquet         id: int64, data: string (JSON)
+predictions/00000.parquet   task_id: int64, result: string (JSON), score: float64 or null, model_version: string
+dead_letters.jsonl          one line a quarantined task, written when the run ends
+run_results.json            the report
 """
 
 from __future__ import annotations

@@ -17,9 +17,7 @@ __all__ = ["audit"]
 MOST_NAMED = 20
 
 
-def audit(
-    sink: PredictionSink, run: RunDir, ledger: Ledger, model_version: str, progress: Progress
-) -> AuditProof:
+def audit(sink: PredictionSink, run: RunDir, ledger: Ledger, model_version: str, progress: Progress) -> AuditProof:
     """Read back what the run imported, and remove surplus predictions by id. May be repeated.
 
     Both sides come in ascending order of id and are compared as they stream: memory does not grow with the run.

@@ -166,7 +166,7 @@ class Importer:
             if rows and stalls >= MOST_STALLS:
                 if last_error is not None:
                     raise last_error
-                return [_letter(row, "Label Studio takes the request but does not store the prediction") for row in rows]
+                return [_letter(row, "Label Studio answers the import but stores nothing") for row in rows]
             if stalls:
                 self._sleep(min(2.0**stalls, 30.0))
         return []

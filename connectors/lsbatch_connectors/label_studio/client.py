@@ -208,9 +208,7 @@ class LabelStudioClient:
         raise PermanentError(message, hint="Check LABEL_STUDIO_URL.", status=response.status_code)
 
 
-def _temporary(
-    what: str, kind: Literal["read", "write"], response: httpx.Response, *, finished: bool
-) -> LsbatchError:
+def _temporary(what: str, kind: Literal["read", "write"], response: httpx.Response, *, finished: bool) -> LsbatchError:
     message = f"{what}: {response.status_code}"
     wait = _retry_after(response.headers.get("retry-after"))
     if kind == "read":

@@ -109,9 +109,7 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
     ) -> Iterator[tuple[list[dict[str, Any]], int]]:
         # Rows without data are small: their pages need not learn a size.
         size = self._page_size if "data" in include.split(",") else PageSize(2_000)
-        for rows, left in walk(
-            self.client, self.id, items, include=include, after=after, page_size=size, limit=limit
-        ):
+        for rows, left in walk(self.client, self.id, items, include=include, after=after, page_size=size, limit=limit):
             if size is self._page_size:
                 size.learn(len(rows), sum(len(str(row["data"])) for row in rows))
             yield rows, left if limit is None else min(left, limit)
@@ -155,9 +153,7 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
             )
         else:
             _, carriers = next(
-                walk(
-                    self.client, self.id, [filters.carrying(model_version)], include="id", page_size=PageSize(1)
-                ),
+                walk(self.client, self.id, [filters.carrying(model_version)], include="id", page_size=PageSize(1)),
                 ([], 0),
             )
         return versions.get(model_version, 0) - carriers

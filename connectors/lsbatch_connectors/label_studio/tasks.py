@@ -82,9 +82,7 @@ def _page(client: LabelStudioClient, params: dict[str, Any], after: int) -> tupl
         rows, total = body["tasks"], int(body["total"])
         ids = [row["id"] for row in rows]
         if (total and not ids) or ids != sorted(set(ids)) or (ids and ids[0] <= after):
-            raise TransientError(
-                f"{client.url}: an incomplete page of tasks: {len(ids)} of {total} after task {after}"
-            )
+            raise TransientError(f"{client.url}: an incomplete page of tasks: {len(ids)} of {total} after task {after}")
         return rows, total
 
     return retry_transient(once, seconds=client.options.retry_seconds)
