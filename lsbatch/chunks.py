@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import TypeVar
 
 __all__ = ["Chunk", "ChunkSizer", "ChunkState", "check_transition", "plan_batches", "rechunk"]
 
 T = TypeVar("T")
+
+#: Most bytes of task data in one chunk: what travels to a worker at a time, and what is in memory for it.
+CHUNK_BYTES = 8_000_000
 
 
 class ChunkState(StrEnum):
@@ -81,16 +85,32 @@ class ChunkSizer:
         self.tasks = max(self.LEAST, min(wanted, 4 * self.tasks, self.MOST))
 
 
-def rechunk(pages: Iterable[list[T]], sizer: ChunkSizer) -> Iterator[list[T]]:
-    """Regroup pages into lists of ``sizer.tasks`` elements, asked anew for each; order kept, nothing left out."""
-    waiting: list[T] = []
-    for page in pages:
-        waiting.extend(page)
-        while len(waiting) >= (size := sizer.tasks):
-            yield waiting[:size]
-            waiting = waiting[size:]
-    if waiting:
-        yield waiting
+def rechunk(
+    pages: Iterable[Sequence[T]],
+    sizer: ChunkSizer,
+    *,
+    weigh: Callable[[T], int] = lambda _: 0,
+    most_weight: int = CHUNK_BYTES,
+) -> Iterator[list[T]]:
+    """Regroup pages into lists of ``sizer.tasks`` elements, asked anew for each; order kept, nothing left out.
+
+    Args:
+        pages: the elements.
+        sizer: how many elements a list should have.
+        weigh: an element's weight, such as its bytes.
+        most_weight: a list weighs no more than this, unless its one element does.
+    """
+    chunk: list[T] = []
+    weight = 0
+    for element in chain.from_iterable(pages):
+        added = weigh(element)
+        if chunk and (len(chunk) >= sizer.tasks or weight + added > most_weight):
+            yield chunk
+            chunk, weight = [], 0
+        chunk.append(element)
+        weight += added
+    if chunk:
+        yield chunk
 
 
 def plan_batches(chunks: Iterable[Chunk], most_rows: int) -> Iterator[list[Chunk]]:

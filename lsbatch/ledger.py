@@ -1,4 +1,4 @@
-"""The durable record of a run: chunk states, send intents, dead letters. SQLite, one writer, opened again after a crash."""
+"""The durable record of a run: chunk states, send intents, dead letters. SQLite, one writer, reopened after a crash."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ class Ledger:
         wanted = states or tuple(ChunkState)
         marks = ",".join("?" * len(wanted))
         rows = self._rows(
-            "SELECT number, state, first_task, last_task, tasks, predicted FROM chunks "
-            f"WHERE number > ? AND state IN ({marks}) ORDER BY number LIMIT ?",  # noqa: S608 - marks are "?"s
+            "SELECT number, state, first_task, last_task, tasks, predicted FROM chunks "  # noqa: S608 - only "?"s are put in
+            f"WHERE number > ? AND state IN ({marks}) ORDER BY number LIMIT ?",
             after,
             *wanted,
             limit,

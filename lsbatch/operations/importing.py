@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lsbatch.chunks import Chunk, ChunkState, plan_batches
 from lsbatch.entities import DeadLetter, Prediction
-from lsbatch.errors import AmbiguousError, ConfigError, PermanentError, TransientError
+from lsbatch.errors import AmbiguousError, PermanentError, TransientError
 from lsbatch.ledger import ImportBatch, Ledger
 from lsbatch.ports import PredictionSink
 from lsbatch.progress import Progress
@@ -58,6 +58,8 @@ class Importer:
         model_version: carried by every prediction of the run.
         options: limits.
         progress: told of every prediction that the server holds.
+        check_first: leave out predictions whose task carries the version already; for predictions that were stored
+            some time ago, when others may have been sent since.
         sleep: waits between two read-backs, in seconds.
     """
 
@@ -69,6 +71,8 @@ class Importer:
         model_version: str,
         options: ImportOptions,
         progress: Progress,
+        *,
+        check_first: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._sink = sink
@@ -77,6 +81,7 @@ class Importer:
         self._version = model_version
         self._options = options
         self._progress = progress
+        self._check_first = check_first
         self._sleep = sleep
         self._most_rows = options.batch_rows
         self.imported = 0
@@ -95,17 +100,30 @@ class Importer:
         total += sum(chunk.predicted for chunk in chunks)
         with self._progress.stage("import", total) as meter:
             for batch in batches:
-                logger.warning("import batch %d was under way when the run ended; reading back", batch.number)
                 rows = self._rows(batch.chunks)
-                waited = max(0.0, time.time() - batch.sent_at)
-                present = self._settle(rows, max(0.0, self._options.write_seconds - waited))
-                missing = [row for row in rows if row.task_id not in present]
+                missing = self._missing(rows, self._settle_interrupted(batch, rows))
                 self._deliver(self._ledger.intend_again(batch) if missing else batch, missing)
                 meter.advance(len(rows))
             for group in plan_batches(chunks, self._options.batch_rows):
                 rows = self._rows(group)
-                self._deliver(self._ledger.intend(group), rows)
+                missing = self._missing(rows, self._carriers(rows)) if self._check_first else rows
+                self._deliver(self._ledger.intend(group), missing)
                 meter.advance(len(rows))
+
+    def settle(self) -> None:
+        """Wait until requests that were under way when the run ended can store nothing more. Sends nothing."""
+        for batch in self._ledger.unsettled():
+            self._settle_interrupted(batch, self._rows(batch.chunks))
+
+    def _settle_interrupted(self, batch: ImportBatch, rows: Sequence[Prediction]) -> set[int]:
+        logger.warning("import batch %d was under way when the run ended; reading back", batch.number)
+        # The wall clock may have jumped back since.
+        waited = max(0.0, time.time() - batch.sent_at)
+        return self._settle(rows, max(0.0, self._options.write_seconds - waited))
+
+    @staticmethod
+    def _missing(rows: Sequence[Prediction], present: set[int]) -> list[Prediction]:
+        return [row for row in rows if row.task_id not in present]
 
     def _rows(self, chunks: Sequence[Chunk]) -> list[Prediction]:
         return [row for chunk in chunks for row in self._run.read_predictions(chunk.number)]
@@ -161,7 +179,7 @@ class Importer:
                 present = self._settle(rows, 0.0, stable=False)
                 last_error = None
             self.imported += len(present)
-            rows = [row for row in rows if row.task_id not in present]
+            rows = self._missing(rows, present)
             stalls = 0 if present else stalls + 1
             if rows and stalls >= MOST_STALLS:
                 if last_error is not None:
@@ -204,31 +222,28 @@ class Importer:
             working_seconds: how much longer the server may be at work on the request.
             stable: the answer must stay the same for ``settle_seconds`` after that.
         """
-        wanted = {int(row.task_id) for row in rows}
-        if not wanted:
+        if not rows:
             return set()
+        wanted = len({row.task_id for row in rows})
         started = changed = time.monotonic()
         present: set[int] = set()
         while True:
-            found = wanted.intersection(self._sink.carriers(self._version, min(wanted), max(wanted)))
+            found = self._carriers(rows)
             now = time.monotonic()
             if len(found) != len(present):
                 present, changed = found, now
             quiet = max(changed, started + working_seconds)
-            if found == wanted or not stable or now - quiet >= self._options.settle_seconds:
+            if len(found) == wanted or not stable or now - quiet >= self._options.settle_seconds:
                 return found
             self._sleep(min(POLL_SECONDS, max(0.05, quiet + self._options.settle_seconds - now)))
+
+    def _carriers(self, rows: Sequence[Prediction]) -> set[int]:
+        """The tasks of these rows that carry the version now."""
+        if not rows:
+            return set()
+        wanted = {int(row.task_id) for row in rows}
+        return wanted.intersection(self._sink.carriers(self._version, min(wanted), max(wanted)))
 
 
 def _letter(row: Prediction, cause: str) -> DeadLetter:
     return DeadLetter(row.task_id, "import", cause)
-
-
-def check_versions(rows: Sequence[Prediction], model_version: str) -> None:
-    """Raise ``ConfigError`` unless all of the predictions carry this version."""
-    others = {row.model_version for row in rows} - {model_version}
-    if others:
-        raise ConfigError(
-            f"predictions of several model versions in one import: {model_version}, {', '.join(sorted(others)[:3])}",
-            hint="Import each version from a file of its own.",
-        )
