@@ -1,4 +1,4 @@
-"""Export, predict, import, audit: the main verb. What was done is on disk, and the same call continues after a crash."""
+"""Export, predict, import, audit: the main verb. What was done is on disk; the same call continues after a crash."""
 
 from __future__ import annotations
 
