@@ -1,0 +1,171 @@
+"""How a pipeline is found by name, and the recipe from which a worker builds it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, cast
+
+from lsbatch.errors import ConfigError, LsbatchError, RefusedError
+from lsbatch.label_config import LabelConfig
+from lsbatch.ports import MediaReader, Pipeline, PipelineContext
+from lsbatch.predictor import Predictor
+from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient
+from lsbatch_connectors.media import MediaOptions, UriMedia
+
+__all__ = ["MediaSpec", "PipelineSpec", "choose_pipeline", "load_pipeline", "pipelines"]
+
+GROUP = "lsbatch.pipelines"
+
+
+def pipelines() -> dict[str, EntryPoint]:
+    """The installed pipelines by name."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def choose_pipeline(label_config: LabelConfig) -> str:
+    """The name of the first installed pipeline that can serve the label config.
+
+    Raises:
+        RefusedError: none can; says why for each.
+    """
+    reasons = []
+    for name, entry in sorted(pipelines().items()):
+        why = cast("type[Pipeline]", entry.load()).why_not(label_config)
+        if why is None:
+            return name
+        reasons.append(f"  {name}: {why}")
+    raise RefusedError(
+        "\n".join(["no installed pipeline can serve the project's label config", *reasons]),
+        hint="Write your own and name it in pipeline.name as my_module:MyPipeline; see pipelines/README.md.",
+    )
+
+
+def load_pipeline(name: str, folder: Path, label_config: LabelConfig) -> type[Pipeline]:
+    """The pipeline of this name: an installed one, or ``my_module:MyPipeline``, looked up in ``folder`` too.
+
+    Raises:
+        ConfigError: there is none, or its module cannot be imported.
+        RefusedError: it cannot serve the label config.
+    """
+    found = _import(name, folder) if ":" in name else _installed(name)
+    lacking = [method for method in ("why_not", "build", "predict") if not callable(getattr(found, method, None))]
+    if not isinstance(found, type) or lacking:
+        raise ConfigError(
+            f"pipeline.name: {name} is not a pipeline: it lacks {', '.join(lacking) or 'a class'}",
+            hint="The contract is lsbatch.ports.Pipeline.",
+        )
+    pipeline = cast("type[Pipeline]", found)
+    if why := pipeline.why_not(label_config):
+        raise RefusedError(
+            f"pipeline {name} cannot serve the project's label config: {why}",
+            hint="Choose another pipeline (pipeline.name), or change the label config.",
+        )
+    return pipeline
+
+
+def _installed(name: str) -> object:
+    known = pipelines()
+    if name not in known:
+        raise ConfigError(
+            f"pipeline.name: {name} is not installed; there are {', '.join(sorted(known))}",
+            hint="Your own pipeline is named my_module:MyPipeline.",
+        )
+    return known[name].load()
+
+
+def _import(name: str, folder: Path) -> object:
+    module_name, _, attribute = name.partition(":")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        found = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # somebody else's module: anything may come
+        raise ConfigError(
+            f"pipeline.name: {name}: the module cannot be imported: {type(error).__name__}: {error}",
+            hint=f"It is looked for in {folder} and among the installed packages.",
+        ) from error
+    if not hasattr(found, attribute):
+        raise ConfigError(f"pipeline.name: {module_name} has no {attribute!r}")
+    return getattr(found, attribute)
+
+
+@dataclass(frozen=True)
+class MediaSpec:
+    """How to read media; picklable. The connection's repr hides the token."""
+
+    options: MediaOptions
+    connection: ConnectionOptions
+
+    def reader(self) -> MediaReader:
+        """A reader with connections of its own."""
+        return UriMedia(self.options, _Authorization(self.connection))
+
+
+class _Authorization:
+    """The header's value; connects when it is first needed, since most projects of text never need it."""
+
+    def __init__(self, connection: ConnectionOptions) -> None:
+        self._connection = connection
+
+    @cached_property
+    def _client(self) -> LabelStudioClient:
+        return LabelStudioClient(self._connection)
+
+    def __call__(self) -> str:
+        return self._client.authorization()
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    """The recipe of a predictor: small, picklable, without open connections.
+
+    Attributes:
+        pipeline: the pipeline's name.
+        folder: where ``my_module`` is looked for.
+        params: ``pipeline.params`` of the configuration.
+        label_config: its text.
+        model_version: what predictions carry.
+        model_dir: folder of the model's files; None for a pipeline without a model.
+        media: how to read what tasks point at.
+    """
+
+    pipeline: str
+    folder: str
+    params: Mapping[str, Any]
+    label_config: str
+    model_version: str
+    model_dir: str | None
+    media: MediaSpec = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """See ``PredictorFactory.key``."""
+        parts = [self.pipeline, self.folder, self.params, self.label_config, self.model_version, self.model_dir]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+    def __call__(self) -> Predictor:
+        """See ``PredictorFactory``."""
+        label_config = LabelConfig(self.label_config)
+        pipeline = load_pipeline(self.pipeline, Path(self.folder), label_config)
+        context = PipelineContext(
+            label_config=label_config,
+            params=self.params,
+            media=self.media.reader(),
+            model_version=self.model_version,
+            model_dir=None if self.model_dir is None else Path(self.model_dir),
+        )
+        try:
+            built = pipeline.build(context)
+        except LsbatchError:
+            raise
+        except (Exception, SystemExit) as error:  # somebody else's code
+            raise ConfigError(f"pipeline {self.pipeline} cannot be built: {type(error).__name__}: {error}") from error
+        return Predictor(built, label_config, self.model_version)

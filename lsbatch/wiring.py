@@ -1,0 +1,294 @@
+"""The composition root: turns configured names into objects. Nothing else picks a class by name."""
+
+from __future__ import annotations
+
+import re
+import hashlib
+import logging
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from lsbatch.config import Loaded
+from lsbatch.entities import check_model_version
+from lsbatch.errors import ConfigError
+from lsbatch.label_config import LabelConfig
+from lsbatch.operations.importing import ImportOptions
+from lsbatch.operations.predict import PredictOptions
+from lsbatch.operations.retrain import RetrainOptions
+from lsbatch.ports import ModelStore, Pipeline, PipelineContext, ProjectInfo, Selection, Trainable
+from lsbatch.spec import MediaSpec, PipelineSpec, choose_pipeline, load_pipeline
+from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient, LabelStudioProject
+from lsbatch_connectors.media import MediaOptions
+from lsbatch_connectors.model_store import FsspecModelStore
+
+__all__ = ["Bench", "server_key"]
+
+logger = logging.getLogger(__name__)
+
+#: What a model depends on; noted in its manifest.
+LIBRARIES = ("lsbatch", "xgboost", "scikit-learn", "numpy", "pillow")
+
+
+def server_key(url: str) -> str:
+    """A folder name for a Label Studio's address: readable, and different for different addresses."""
+    address = url.split("://", 1)[-1].rstrip("/").lower()
+    readable = re.sub(r"[^a-z0-9.]+", "-", address).strip("-")
+    # Only letters, digits, dots and the colon of a port are kept apart by the readable part alone.
+    if re.fullmatch(r"[a-z0-9.]+(:[0-9]+)?", address):
+        return readable
+    return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
+
+
+class Bench:
+    """Everything that one command needs, made when it is first asked for.
+
+    Args:
+        loaded: the effective configuration.
+        retry_seconds: instead of the configured time, for commands that should answer at once.
+    """
+
+    def __init__(self, loaded: Loaded, *, retry_seconds: float | None = None) -> None:
+        self.loaded = loaded
+        self.config = loaded.config
+        self._retry_seconds = retry_seconds
+
+    # -------------------------------------------------------------------------------------------- Label Studio
+
+    @cached_property
+    def connection(self) -> ConnectionOptions:
+        """Where Label Studio is, and with which token.
+
+        Raises:
+            ConfigError: the address or the token is missing.
+        """
+        options = self.config.label_studio
+        missing = []
+        if not options.url:
+            missing.append("label_studio.url: not set; set LABEL_STUDIO_URL")
+        if options.api_key is None:
+            missing.append("label_studio.api_key: not set; set LABEL_STUDIO_API_KEY")
+        if missing:
+            raise ConfigError(
+                "\n".join(["Label Studio is not configured", *(f"  {line}" for line in missing)]),
+                hint="The token is in Label Studio under Account & Settings > Access Token.",
+            )
+        assert options.url is not None
+        assert options.api_key is not None
+        return ConnectionOptions(
+            url=options.url,
+            token=options.api_key.get_secret_value(),
+            connect_seconds=options.connect_seconds,
+            read_seconds=options.read_seconds,
+            write_seconds=options.write_seconds,
+            retry_seconds=options.retry_seconds if self._retry_seconds is None else self._retry_seconds,
+            verify_tls=options.verify_tls,
+        )
+
+    @cached_property
+    def client(self) -> LabelStudioClient:
+        """The connection."""
+        return LabelStudioClient(self.connection)
+
+    @property
+    def project_id(self) -> int:
+        """The configured project.
+
+        Raises:
+            ConfigError: none is.
+        """
+        if self.config.project is None:
+            raise ConfigError("project: not set", hint="Give --project ID; the id is in the project's address.")
+        return self.config.project
+
+    @cached_property
+    def project(self) -> LabelStudioProject:
+        """The project's tasks, annotations and predictions."""
+        project_id = self.project_id
+        return LabelStudioProject(self.client, project_id)
+
+    @cached_property
+    def info(self) -> ProjectInfo:
+        """What Label Studio says of the project."""
+        return self.project.project()
+
+    @cached_property
+    def label_config(self) -> LabelConfig:
+        """The project's label config.
+
+        Raises:
+            RefusedError: there is none, or it cannot be read.
+        """
+        return LabelConfig(self.info.label_config)
+
+    # -------------------------------------------------------------------------------------------- the disk
+
+    @cached_property
+    def folder(self) -> Path:
+        """State of this project of this server: two servers never mix."""
+        return self.loaded.state_dir / server_key(self.connection.url) / f"project-{self.project_id}"
+
+    @cached_property
+    def runs(self) -> Path:
+        """The folder of the project's runs."""
+        return self.folder / "runs"
+
+    @cached_property
+    def models_url(self) -> str:
+        """Where the model versions are."""
+        return self.config.models.url or str(self.folder / "models")
+
+    @cached_property
+    def store(self) -> ModelStore:
+        """The model versions of the project."""
+        return FsspecModelStore(self.models_url, cache_dir=self.loaded.state_dir / "cache" / "models")
+
+    # -------------------------------------------------------------------------------------------- the pipeline
+
+    @cached_property
+    def pipeline_name(self) -> str:
+        """The configured pipeline, else the built-in one that can serve the label config."""
+        return self.config.pipeline.name or choose_pipeline(self.label_config)
+
+    @cached_property
+    def pipeline_class(self) -> type[Pipeline]:
+        """The pipeline, found to fit the label config.
+
+        Raises:
+            ConfigError: no such pipeline.
+            RefusedError: it cannot serve the label config.
+        """
+        return load_pipeline(self.pipeline_name, self.loaded.folder, self.label_config)
+
+    @cached_property
+    def trainable(self) -> type[Trainable]:
+        """The pipeline as one that learns.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if not hasattr(self.pipeline_class, "fit"):
+            raise ConfigError(
+                f"pipeline.name: {self.pipeline_name} cannot be trained",
+                hint="Give it a fit() as lsbatch.ports.Trainable says, or just run lsbatch predict.",
+            )
+        return cast("type[Trainable]", self.pipeline_class)
+
+    @cached_property
+    def model_version(self) -> str:
+        """The version that predictions carry: the configured one, the newest one trained, or the pipeline's own.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        wanted = self.config.pipeline.model_version
+        if not hasattr(self.pipeline_class, "fit"):
+            version = wanted or str(getattr(self.pipeline_class, "model_version", ""))
+            if not version:
+                raise ConfigError(
+                    f"pipeline.model_version: not set, and {self.pipeline_name} has none of its own",
+                    hint="Give --model-version, or set model_version in the pipeline's class.",
+                )
+            return check_model_version(version, setting="pipeline.model_version")
+        if wanted:
+            return self.store.get(wanted).name
+        versions = [entry for entry in self.store.versions() if entry.manifest.get("pipeline") == self.pipeline_name]
+        if not versions:
+            raise ConfigError(
+                f"no model of {self.pipeline_name} is trained for project {self.project_id} yet (in {self.store.url})",
+                hint=f"Train one from the project's annotations: lsbatch retrain --project {self.project_id}",
+            )
+        return versions[-1].name
+
+    @cached_property
+    def spec(self) -> PipelineSpec:
+        """The recipe that workers build the predictor from."""
+        trained = hasattr(self.pipeline_class, "fit")
+        return PipelineSpec(
+            pipeline=self.pipeline_name,
+            folder=str(self.loaded.folder),
+            params=dict(self.config.pipeline.params),
+            label_config=self.label_config.text,
+            model_version=self.model_version,
+            model_dir=str(self.store.fetch(self.model_version)) if trained else None,
+            media=self.media,
+        )
+
+    @cached_property
+    def media(self) -> MediaSpec:
+        """How workers read what tasks point at."""
+        options = self.config.media
+        return MediaSpec(
+            MediaOptions(
+                base_url=self.connection.url.rstrip("/"),
+                connect_seconds=options.connect_seconds,
+                read_seconds=options.read_seconds,
+                max_bytes=int(options.max_mb * 1_000_000),
+                verify_tls=self.connection.verify_tls,
+            ),
+            self.connection,
+        )
+
+    @property
+    def training_context(self) -> PipelineContext:
+        """What a pipeline is trained with."""
+        return PipelineContext(self.label_config, dict(self.config.pipeline.params), self.media.reader())
+
+    # -------------------------------------------------------------------------------------------- options of the verbs
+
+    @property
+    def selection(self) -> Selection:
+        """The configured selection, whatever predictions there are."""
+        options = self.config.selection
+        return Selection(untouched_only=options.untouched_only, limit=options.limit)
+
+    @property
+    def import_options(self) -> ImportOptions:
+        """How predictions are sent."""
+        options = self.config.import_
+        return ImportOptions(
+            batch_rows=options.batch_rows,
+            max_body_bytes=int(options.max_body_mb * 1_000_000),
+            write_seconds=self.connection.write_seconds,
+            settle_seconds=options.settle_seconds,
+            retry_seconds=self.connection.retry_seconds,
+        )
+
+    def predict_options(self, *, dry_run: bool) -> PredictOptions:
+        """What to predict and what to do with it."""
+        selection = self.selection
+        return PredictOptions(
+            selection=Selection(self.model_version, selection.untouched_only, selection.limit),
+            chunk_size=self.config.inference.chunk_size,
+            dry_run=dry_run,
+            activate=self.config.import_.activate,
+            importing=self.import_options,
+        )
+
+    @property
+    def retrain_options(self) -> RetrainOptions:
+        """How to learn."""
+        options = self.config.retrain
+        return RetrainOptions(
+            name=self.pipeline_name.rpartition(":")[2],
+            pipeline=self.pipeline_name,
+            holdout=options.holdout,
+            annotations=options.annotations,
+            libraries={name: metadata.version(name) for name in LIBRARIES},
+        )
+
+    def manifest(self, operation: str, options: PredictOptions) -> dict[str, Any]:
+        """What a run is asked to do, for its directory. Holds no secret."""
+        return {
+            "operation": operation,
+            "lsbatch": metadata.version("lsbatch"),
+            "server": self.connection.url.rstrip("/"),
+            "project": self.project_id,
+            "model_version": options.selection.without_version,
+            "pipeline": self.pipeline_name,
+            "params": dict(self.config.pipeline.params),
+            "selection": {"untouched_only": options.selection.untouched_only, "limit": options.selection.limit},
+            "label_config_hash": self.label_config.hash,
+            "dry_run": options.dry_run,
+        }
