@@ -202,6 +202,7 @@ class ProjectInfo:
         title: its name.
         label_config: its labeling config, maybe empty.
         task_count: number of its tasks.
+        annotated_count: number of its tasks with annotations.
         active_version: the model version that annotators see, or empty.
         warnings: settings of the project that will surprise, in words.
     """
@@ -210,6 +211,7 @@ class ProjectInfo:
     title: str
     label_config: str
     task_count: int
+    annotated_count: int
     active_version: str
     warnings: tuple[str, ...] = ()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import hashlib
 import logging
+import re
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +17,8 @@ from lsbatch.label_config import LabelConfig
 from lsbatch.operations.importing import ImportOptions
 from lsbatch.operations.predict import PredictOptions
 from lsbatch.operations.retrain import RetrainOptions
+from lsbatch.pipeline_spec import MediaSpec, PipelineSpec, choose_pipeline, load_pipeline
 from lsbatch.ports import ModelStore, Pipeline, PipelineContext, ProjectInfo, Selection, Trainable
-from lsbatch.spec import MediaSpec, PipelineSpec, choose_pipeline, load_pipeline
 from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient, LabelStudioProject
 from lsbatch_connectors.media import MediaOptions
 from lsbatch_connectors.model_store import FsspecModelStore
@@ -255,11 +255,11 @@ class Bench:
             retry_seconds=self.connection.retry_seconds,
         )
 
-    def predict_options(self, *, dry_run: bool) -> PredictOptions:
-        """What to predict and what to do with it."""
+    def predict_options(self, model_version: str, *, dry_run: bool) -> PredictOptions:
+        """What to predict with this version and what to do with it."""
         selection = self.selection
         return PredictOptions(
-            selection=Selection(self.model_version, selection.untouched_only, selection.limit),
+            selection=Selection(model_version, selection.untouched_only, selection.limit),
             chunk_size=self.config.inference.chunk_size,
             dry_run=dry_run,
             activate=self.config.import_.activate,
@@ -278,15 +278,21 @@ class Bench:
             libraries={name: metadata.version(name) for name in LIBRARIES},
         )
 
-    def manifest(self, operation: str, options: PredictOptions) -> dict[str, Any]:
-        """What a run is asked to do, for its directory. Holds no secret."""
+    def manifest(self, operation: str, options: PredictOptions, *, origin: str) -> dict[str, Any]:
+        """What a run is asked to do, for its directory. Holds no secret.
+
+        Args:
+            operation: the verb.
+            options: of the run.
+            origin: where the predictions come from: a pipeline's name, or a file.
+        """
         return {
             "operation": operation,
             "lsbatch": metadata.version("lsbatch"),
             "server": self.connection.url.rstrip("/"),
             "project": self.project_id,
             "model_version": options.selection.without_version,
-            "pipeline": self.pipeline_name,
+            "origin": origin,
             "params": dict(self.config.pipeline.params),
             "selection": {"untouched_only": options.selection.untouched_only, "limit": options.selection.limit},
             "label_config_hash": self.label_config.hash,

@@ -25,7 +25,7 @@ FINISHED = "finished"
 SUPERSEDED = "superseded"
 
 #: What must be equal for a run to be continued by the same command: all else may change from call to call.
-_IDENTITY = ("operation", "server", "project", "model_version", "pipeline", "params", "selection", "label_config_hash")
+_IDENTITY = ("operation", "server", "project", "model_version", "origin", "params", "selection", "label_config_hash")
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

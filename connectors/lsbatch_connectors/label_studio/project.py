@@ -50,6 +50,7 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
             title=row.get("title") or "",
             label_config=row.get("label_config") or "",
             task_count=int(row.get("task_number") or 0),
+            annotated_count=int(row.get("num_tasks_with_annotations") or 0),
             active_version=row.get("model_version") or "",
             warnings=tuple(warnings),
         )
