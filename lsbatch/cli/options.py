@@ -1,0 +1,153 @@
+"""Options that several commands have, and how they become a configuration."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lsbatch.cli.boundary import boundary
+from lsbatch.cli.output import TerminalProgress, configure_logging
+
+if TYPE_CHECKING:
+    from lsbatch.config import Loaded
+    from lsbatch.wiring import Bench
+
+__all__ = ["SETTINGS", "Call", "setting", "shared_command"]
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+#: Flags that set a key of the configuration: parameter name -> (flag, key, click's settings).
+SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "project": ("--project", "project", {"metavar": "ID", "help": "Id of the Label Studio project."}),
+    "pipeline": (
+        "--pipeline",
+        "pipeline.name",
+        {"metavar": "NAME", "help": "A built-in pipeline, or my_module:MyPipeline."},
+    ),
+    "model_version": (
+        "--model-version",
+        "pipeline.model_version",
+        {"metavar": "VERSION", "help": "Version that predictions carry; the newest trained one by default."},
+    ),
+    "untouched_only": (
+        "--untouched-only",
+        "selection.untouched_only",
+        {"is_flag": True, "default": None, "help": "Leave out tasks with annotations or drafts."},
+    ),
+    "limit": ("--limit", "selection.limit", {"metavar": "N", "help": "At most N tasks, lowest ids first."}),
+    "workers": ("--workers", "dask.workers", {"metavar": "N", "help": "Worker processes; 0 predicts in this process."}),
+    "scheduler": (
+        "--scheduler",
+        "dask.scheduler",
+        {"metavar": "ADDRESS", "help": "Use this Dask cluster, such as tcp://host:8786."},
+    ),
+    "chunk_size": (
+        "--chunk-size",
+        "inference.chunk_size",
+        {"metavar": "N", "help": "Tasks of a chunk; found by measuring."},
+    ),
+    "activate": (
+        "--activate",
+        "import.activate",
+        {"is_flag": True, "default": None, "help": "Show the version to annotators after a clean audit."},
+    ),
+    "holdout": (
+        "--holdout",
+        "retrain.holdout",
+        {"metavar": "SHARE", "help": "Share of tasks to measure on, such as 0.2."},
+    ),
+    "annotations": (
+        "--annotations",
+        "retrain.annotations",
+        {"metavar": "WHICH", "help": "Which annotation of a task counts: latest, first or ground-truth."},
+    ),
+}
+
+
+def setting(*names: str) -> Decorator:
+    """Add flags of ``SETTINGS`` to a command."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            flag, _, options = SETTINGS[name]
+            function = click.option(flag, name, **options)(function)
+        return function
+
+    return add
+
+
+@dataclass
+class Call:
+    """One call of a command: how to talk, and the flags that were given."""
+
+    json: bool
+    quiet: bool
+    config_file: Path | None
+    flags: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> TerminalProgress:
+        """Shows how far it is."""
+        return TerminalProgress(quiet=self.quiet)
+
+    def load(self) -> Loaded:
+        """The effective configuration."""
+        from lsbatch.config import load
+
+        flags = {SETTINGS[name][1]: value for name, value in self.flags.items() if value is not None}
+        return load(
+            self.config_file,
+            environ=os.environ,
+            flags=flags,
+            cwd=Path.cwd(),
+            flag_names={key: flag for flag, key, _ in SETTINGS.values()},
+        )
+
+    def bench(self, *, retry_seconds: float | None = None) -> Bench:
+        """Everything that the command needs, from the effective configuration."""
+        from lsbatch.wiring import Bench
+
+        return Bench(self.load(), retry_seconds=retry_seconds)
+
+
+def shared_command(
+    name: str, *, config: bool = True, **attributes: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command within the error boundary, with the options that all commands share.
+
+    The function gets a ``Call`` first, then its own options. Flags of ``SETTINGS`` go into the call.
+    """
+
+    def wrap(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def run(*, verbose: int, quiet: bool, as_json: bool, config_file: Path | None = None, **options: Any) -> Any:
+            with boundary(_secrets()):
+                configure_logging(-1 if quiet else verbose)
+                flags = {key: options.pop(key) for key in list(options) if key in SETTINGS}
+                return function(Call(as_json, quiet, config_file, flags), **options)
+
+        shared = [
+            click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+            click.option("-v", "--verbose", count=True, help="Log more; twice for every request."),
+            click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr."),
+        ]
+        if config:
+            path = click.Path(path_type=Path, dir_okay=False)
+            text = "Configuration; pipeline.yaml by default, if there is one."
+            shared.insert(0, click.option("-c", "--config", "config_file", metavar="FILE", type=path, help=text))
+        for option in reversed(shared):
+            run = option(run)
+        return click.command(name, **attributes)(run)
+
+    return wrap
+
+
+def _secrets() -> tuple[str, ...]:
+    names = ("LABEL_STUDIO_API_KEY", "LSBATCH_LABEL_STUDIO_API_KEY")
+    return tuple(value for name in names if (value := os.environ.get(name, "").strip()))

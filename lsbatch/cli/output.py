@@ -1,0 +1,100 @@
+"""What people and machines see: tables and JSON on stdout, progress and logs on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from lsbatch.progress import Meter
+
+__all__ = ["TerminalProgress", "configure_logging", "print_json", "print_table"]
+
+
+class TerminalProgress:
+    """Progress bars on a terminal; without one, only what is said.
+
+    Args:
+        quiet: say nothing at all.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._open = 0
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Meter]:
+        """See ``Progress.stage``."""
+        silent = self._quiet or not sys.stderr.isatty()
+        bar = tqdm(
+            total=total,
+            desc=f"{name:<11}",
+            unit="task",
+            disable=silent,
+            file=sys.stderr,
+            position=self._open,
+            leave=True,
+        )
+        self._open += 1
+        try:
+            yield _Bar(bar)
+        finally:
+            self._open -= 1
+            bar.close()
+
+    def say(self, message: str) -> None:
+        """See ``Progress.say``."""
+        if not self._quiet:
+            tqdm.write(message, file=sys.stderr)
+
+
+class _Bar:
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def advance(self, tasks: int) -> None:
+        """See ``Meter.advance``."""
+        self._bar.update(tasks)
+
+
+class _Handler(logging.Handler):
+    """Log lines that do not tear a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def configure_logging(verbosity: int) -> None:
+    """Log to stderr: warnings, with 1 also information, with 2 everything of ours; -1 only errors."""
+    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    handler = _Handler()
+    form = "%(levelname)s: %(message)s" if verbosity < 1 else "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    logger = logging.getLogger("lsbatch")
+    for name in ("lsbatch", "lsbatch_connectors", "lsbatch_pipelines"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(rows: Iterable[Sequence[str]], *, header: Sequence[str] = ()) -> None:
+    """Columns on stdout, each as wide as it needs."""
+    lines = [list(row) for row in ([header] if header else [])] + [list(row) for row in rows]
+    if not lines:
+        return
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
