@@ -1,0 +1,361 @@
+"""What can be set: names, types, limits, defaults, and a description of each for the example file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from lsbatch.entities import check_model_version
+from lsbatch.errors import ConfigError
+
+__all__ = ["Config", "Setting", "sections", "settings"]
+
+MB = 1_000_000
+
+
+def _no_bool(value: object) -> object:
+    # To Python, and so to pydantic, True is the number 1.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _text_of_number(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _matches(pattern: str, words: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII | re.IGNORECASE):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
+
+
+def _http_url(value: str) -> str:
+    value = value.strip().rstrip("/")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
+        raise ValueError("must be a URL that starts with http:// or https://")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be a URL without user, password, ? and #")
+    return value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    token = value.get_secret_value().strip()
+    if not token:
+        raise ValueError("must not be empty")
+    if not token.isascii() or not token.isprintable():
+        raise ValueError("must be one line of ASCII characters")
+    if " " in token:
+        raise ValueError("must be the token alone, without blanks or a word such as Token or Bearer before it")
+    return SecretStr(token)
+
+
+def _version(value: str) -> str:
+    try:
+        return check_model_version(value, setting="")
+    except ConfigError as error:
+        raise ValueError(f"cannot be used: {error.message.removeprefix(': ')}") from None
+
+
+def _folder(value: str) -> str:
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("names a home folder that does not exist") from None
+    if "\0" in value:
+        raise ValueError("must not hold a null character")
+    return value
+
+
+def _jsonable(value: dict[str, Any]) -> dict[str, Any]:
+    # They are part of a model's manifest, and of a key that workers compare.
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must hold only text, finite numbers, true, false, null, lists and mappings") from None
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+Folder = Annotated[Text, AfterValidator(_folder)]
+PipelineName = Annotated[
+    Text, _matches(r"[\w.-]+(:[a-z_][\w.]*)?", "must be a built-in name such as text-classification, or module:Class")
+]
+MemoryLimit = Annotated[
+    Text,
+    BeforeValidator(_text_of_number),
+    _matches(r"auto|\d+(\.\d+)?\s*([kmgtp]i?)?b?", "must be auto, a share such as 0.5, or a size such as 4GB"),
+]
+Scheduler = Annotated[Text, _matches(r"[a-z]\w*://\S+|[^\s/]+:\d+", "must be an address such as tcp://host:8786")]
+Dashboard = Annotated[Text, _matches(r"[^\s/]*:\d{1,5}", "must be an address such as localhost:8787 or :8787")]
+
+
+def _setting(
+    default: Any, description: str, *, example: str = "", env: tuple[str, ...] = (), secret: bool = False, **limits: Any
+) -> Any:
+    """A field. A default of None means that the setting may be left open.
+
+    Args:
+        default: its default.
+        description: what it means, with the unit of a number.
+        example: a value, for settings without a default.
+        env: environment variables that are read beside ``LSBATCH_<SECTION>_<KEY>``, strongest first.
+        secret: its value is never shown.
+        limits: constraints of pydantic.
+    """
+    extra: dict[str, Any] = {"example": example, "env": list(env), "secret": secret}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+def _section(kind: Callable[[], BaseModel], description: str, alias: str | None = None) -> Any:
+    return Field(default_factory=kind, description=description, alias=alias)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+
+
+class LabelStudio(_Section):
+    """``label_studio``."""
+
+    url: Annotated[Text, AfterValidator(_http_url)] | None = _setting(
+        None,
+        "Address of Label Studio.",
+        example="http://localhost:8080",
+        env=("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
+    )
+    api_key: Annotated[SecretStr, AfterValidator(_token)] | None = _setting(
+        None,
+        "Token of a user who may read the project and write predictions. Better left empty here: whoever reads this"
+        " file reads the token too.",
+        env=("LABEL_STUDIO_API_KEY",),
+        secret=True,
+    )
+    connect_seconds: Float = _setting(5.0, "Longest wait for a connection, in seconds.", gt=0)
+    read_seconds: Float = _setting(60.0, "Longest silence of the server while it is read from, in seconds.", gt=0)
+    write_seconds: Float = _setting(
+        120.0, "Longest time that the server may work on a request that writes, in seconds.", gt=0
+    )
+    retry_seconds: Float = _setting(
+        120.0,
+        "How long a request that the server surely did not take is tried again, in seconds; 0 = not at all.",
+        ge=0,
+    )
+    verify_tls: bool = _setting(True, "Check the server's certificate. Without it anyone between can read the token.")
+
+
+class PipelineSection(_Section):
+    """``pipeline``."""
+
+    name: PipelineName | None = _setting(
+        None,
+        "What predicts: a built-in pipeline, or your own class as module:Class. Empty = chosen from the project's label"
+        " config.",
+        example="text-classification, or my_module:MyPipeline",
+    )
+    params: Annotated[dict[str, Any], AfterValidator(_jsonable)] = _setting(
+        {}, "Settings of the pipeline itself; which there are is up to the pipeline."
+    )
+    model_version: Annotated[Text, AfterValidator(_version)] | None = _setting(
+        None,
+        "Model version that the predictions carry. Empty = the newest one trained for the project.",
+        example="digits-2026-01-31",
+    )
+
+
+class Selection(_Section):
+    """``selection``."""
+
+    untouched_only: bool = _setting(False, "Leave out tasks that have annotations (cancelled ones too) or drafts.")
+    limit: Int | None = _setting(None, "Most tasks of a run, lowest ids first. Empty = all.", example="1000", ge=1)
+
+
+class Inference(_Section):
+    """``inference``."""
+
+    chunk_size: Int | None = _setting(
+        None,
+        "Tasks in a chunk, the unit of prediction and of resume. Empty = found by measuring.",
+        example="500",
+        ge=1,
+    )
+    in_process_below: Int = _setting(
+        1000, "With fewer tasks than this, predict without a cluster; 0 = always use one.", ge=0
+    )
+
+
+class Dask(_Section):
+    """``dask``."""
+
+    workers: Int | None = _setting(
+        None,
+        "Processes of the local cluster. Empty = one for each core; 0 = no cluster, predict in this process.",
+        example="4",
+        ge=0,
+    )
+    scheduler: Scheduler | None = _setting(
+        None, "Address of an existing cluster, used instead of a local one.", example="tcp://host:8786"
+    )
+    memory_limit: MemoryLimit = _setting(
+        "auto", "Memory of each local worker: auto, a size such as 4GB, or a share of the machine's memory such as 0.5."
+    )
+    dashboard_address: Dashboard | None = _setting(
+        None, "Where the local cluster shows its dashboard. Empty = nowhere.", example="localhost:8787"
+    )
+    worker_seconds: Float = _setting(60.0, "Longest wait while the cluster has no worker, in seconds.", gt=0)
+
+
+class Import(_Section):
+    """``import``."""
+
+    batch_rows: Int = _setting(20_000, "Most predictions in one request.", ge=1)
+    max_body_mb: Float = _setting(100.0, "Largest request, in MB (millions of bytes).", gt=0)
+    settle_seconds: Float = _setting(
+        30.0,
+        "After an answer that may hide a commit: how long what the server holds must stay the same before it is"
+        " believed, in seconds.",
+        ge=0,
+    )
+    activate: bool = _setting(False, "Show the model version to annotators once the audit has passed.")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Largest request, in bytes."""
+        return max(1, int(self.max_body_mb * MB))
+
+
+class Media(_Section):
+    """``media``."""
+
+    connect_seconds: Float = _setting(5.0, "Longest wait for a connection, in seconds.", gt=0)
+    read_seconds: Float = _setting(30.0, "Longest silence while a file is read, in seconds.", gt=0)
+    max_mb: Float = _setting(50.0, "Largest file, in MB (millions of bytes); a task with a larger one fails.", gt=0)
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest file, in bytes."""
+        return max(1, int(self.max_mb * MB))
+
+
+class State(_Section):
+    """``state``."""
+
+    dir: Folder | None = _setting(
+        None,
+        "Folder of runs and their ledgers, relative to this file (to the working directory if given by flag or"
+        " environment). Empty = .lsbatch beside this file.",
+        example="/var/lib/lsbatch",
+    )
+
+
+class Models(_Section):
+    """``models``."""
+
+    url: Folder | None = _setting(
+        None,
+        "Where models are stored: a folder (relative as state.dir is) or an fsspec URL. Empty = in the state folder.",
+        example="s3://bucket/models",
+    )
+
+
+class Retrain(_Section):
+    """``retrain``."""
+
+    holdout: Float = _setting(
+        0.2, "Share of the annotated tasks that the model is measured on and not trained on.", gt=0, le=0.5
+    )
+    annotations: Literal["latest", "first", "ground-truth"] = _setting(
+        "latest", "Which annotation of a task counts: latest, first, or ground-truth."
+    )
+
+
+class Config(_Section):
+    """All settings. ``import`` is ``import_`` in Python."""
+
+    label_studio: LabelStudio = _section(LabelStudio, "The server.")
+    project: Int | None = _setting(None, "Id of the project.", example="1", ge=1)
+    pipeline: PipelineSection = _section(PipelineSection, "What predicts.")
+    selection: Selection = _section(Selection, "Which tasks.")
+    inference: Inference = _section(Inference, "How tasks are predicted.")
+    dask: Dask = _section(Dask, "The cluster.")
+    import_: Import = _section(Import, "How predictions are sent.", alias="import")
+    media: Media = _section(Media, "How files that tasks point at are fetched.")
+    state: State = _section(State, "Where runs are kept.")
+    models: Models = _section(Models, "Where models are kept.")
+    retrain: Retrain = _section(Retrain, "How a model learns from annotations.")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        path: dotted, as in the file.
+        description: what it means.
+        default: its default; None if it may be left open.
+        example: a value, for one that may be left open.
+        env: the environment variables that set it, strongest first; empty for a mapping.
+        secret: its value is never shown.
+    """
+
+    path: str
+    description: str
+    default: Any
+    example: str
+    env: tuple[str, ...]
+    secret: bool
+
+    @property
+    def section(self) -> str:
+        """Its section; empty at the top level."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def key(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition(".")[2]
+
+
+@cache
+def sections() -> dict[str, str]:
+    """Name and description of each section, in the order of the file."""
+    fields = Config.model_fields.items()
+    return {field.alias or name: field.description or "" for name, field in fields if field.default_factory}
+
+
+@cache
+def settings() -> dict[str, Setting]:
+    """Every setting by its path, in the order of the file."""
+    found: list[Setting] = []
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            inner = field.annotation.model_fields.items()
+            found += [_described(f"{field.alias or name}.{key}", leaf) for key, leaf in inner]
+        else:
+            found.append(_described(name, field))
+    return {setting.path: setting for setting in found}
+
+
+def _described(path: str, field: Any) -> Setting:
+    extra = field.json_schema_extra
+    own = "LSBATCH_" + path.replace(".", "_").upper()
+    env = () if isinstance(field.default, dict) else (own, *extra["env"])
+    return Setting(path, field.description, field.default, extra["example"], env, extra["secret"])
