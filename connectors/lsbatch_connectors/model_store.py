@@ -1,0 +1,182 @@
+"""Immutable model versions in a folder or on any fsspec URL.
+
+    <url>/<version>/manifest.json    where the model comes from, and the SHA-256 of each file
+    <url>/<version>/...              the files that the pipeline stored
+
+A version exists when its manifest does: the manifest is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from lsbatch.entities import ModelVersion, check_model_version
+from lsbatch.errors import ConfigError
+from lsbatch.ports import ModelStore
+
+__all__ = ["FsspecModelStore"]
+
+logger = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+PARTIAL = ".partial-"
+BLOCK = 1 << 20
+
+
+class FsspecModelStore(ModelStore):
+    """Model versions below one URL.
+
+    Args:
+        url: a folder, or an fsspec URL such as ``s3://bucket/models``.
+        cache_dir: where versions of a store that is not a local folder are copied to.
+
+    Raises:
+        ConfigError: the URL's scheme needs a package that is not installed.
+    """
+
+    def __init__(self, url: str, *, cache_dir: Path) -> None:
+        self.url = url
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"models.url: {url}: {error}", hint="Install the fsspec package of that scheme."
+            ) from error
+        self._local = isinstance(self._fs, LocalFileSystem)
+        key = hashlib.sha256(url.encode()).hexdigest()[:12]
+        self._cache = cache_dir / key
+
+    def publish(self, name: str, folder: Path, manifest: Mapping[str, Any]) -> ModelVersion:
+        """See ``ModelStore.publish``. The same content in the same second is the same version.
+
+        Raises:
+            ConfigError: the store cannot be written.
+        """
+        now = datetime.now(UTC)
+        files = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in sorted(_files(folder))}
+        digest = hashlib.sha256(json.dumps([files, manifest], sort_keys=True, default=str).encode()).hexdigest()
+        version = check_model_version(f"{name}-{now:%Y%m%dT%H%M%SZ}-{digest[:8]}")
+        whole = {
+            **manifest,
+            "version": version,
+            "created_at": now.isoformat(timespec="microseconds"),
+            "files": files,
+        }
+        partial, final = f"{self._root}/{PARTIAL}{uuid.uuid4().hex}", f"{self._root}/{version}"
+        # A local folder is renamed when it is whole. An object store has no such rename: there the manifest comes last.
+        target = partial if self._local else final
+        try:
+            self._fs.makedirs(target, exist_ok=True)
+            for relative in files:
+                self._fs.makedirs(f"{target}/{relative}".rpartition("/")[0], exist_ok=True)
+                self._fs.put_file(str(folder / relative), f"{target}/{relative}")
+            self._fs.pipe_file(f"{target}/{MANIFEST}", json.dumps(whole, indent=2, ensure_ascii=False).encode())
+            if self._local and not self._fs.exists(final):
+                Path(partial).rename(final)
+        except OSError as error:
+            raise ConfigError(
+                f"the model cannot be stored in {self.url}: {error.strerror or error}",
+                hint="Free space there or make it writable, or set models.url (LSBATCH_MODELS_URL).",
+            ) from error
+        finally:
+            if self._local and Path(partial).exists():
+                shutil.rmtree(partial)
+        return ModelVersion(version, json.loads(json.dumps(whole)))
+
+    def versions(self) -> Sequence[ModelVersion]:
+        """See ``ModelStore.versions``; those with a damaged manifest are left out with a warning."""
+        if not self._fs.exists(self._root):
+            return []
+        self._fs.invalidate_cache()
+        found = []
+        for path in self._fs.ls(self._root, detail=False):
+            name = str(path).rstrip("/").rpartition("/")[2]
+            if name.startswith(PARTIAL) or not self._fs.exists(f"{path}/{MANIFEST}"):
+                continue
+            try:
+                found.append(ModelVersion(name, self._manifest(name)))
+            except ConfigError as error:
+                logger.warning("%s; left out", error)
+        return sorted(found, key=lambda version: (str(version.manifest.get("created_at", "")), version.name))
+
+    def get(self, version: str) -> ModelVersion:
+        """See ``ModelStore.get``."""
+        if "/" in version or "\\" in version or version.startswith("."):
+            raise ConfigError(f"{version!r} is not the name of a model version")
+        if not self._fs.exists(f"{self._root}/{version}/{MANIFEST}"):
+            names = [entry.name for entry in self.versions()]
+            there = f"there are {', '.join(names[-5:])}" if names else "it is empty"
+            raise ConfigError(
+                f"there is no model version {version} in {self.url}: {there}",
+                hint="Train one with lsbatch retrain, or correct pipeline.model_version (--model-version).",
+            )
+        return ModelVersion(version, self._manifest(version))
+
+    def fetch(self, version: str) -> Path:
+        """See ``ModelStore.fetch``.
+
+        Raises:
+            ConfigError: there is no such version, or one of its files is missing or damaged.
+        """
+        files: dict[str, str] = dict(self.get(version).manifest["files"])
+        if self._local:
+            folder = Path(self._root) / version
+        else:
+            folder = self._cache / version
+            if not folder.exists():
+                self._copy(version, files, folder)
+        for relative, expected in files.items():
+            path = folder / relative
+            if not path.is_file() or _fingerprint(path) != expected:
+                raise ConfigError(
+                    f"model {version}: {path} is missing or damaged (its SHA-256 differs)",
+                    hint="Train again with lsbatch retrain, or choose another version with --model-version.",
+                )
+        return folder
+
+    def _copy(self, version: str, files: Mapping[str, str], folder: Path) -> None:
+        partial = self._cache / f"{PARTIAL}{uuid.uuid4().hex}"
+        try:
+            for relative in files:
+                (partial / relative).parent.mkdir(parents=True, exist_ok=True)
+                self._fs.get_file(f"{self._root}/{version}/{relative}", str(partial / relative))
+            if not folder.exists():
+                partial.rename(folder)
+        except OSError as error:
+            raise ConfigError(f"model {version} cannot be fetched from {self.url}: {error}") from error
+        finally:
+            if partial.exists():
+                shutil.rmtree(partial)
+
+    def _manifest(self, version: str) -> dict[str, Any]:
+        path = f"{self._root}/{version}/{MANIFEST}"
+        try:
+            manifest = json.loads(self._fs.cat_file(path))
+            if not isinstance(manifest["files"], dict):
+                raise TypeError("'files' is no mapping")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"the manifest of model {version} is damaged: {error}") from error
+        return dict(manifest)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _fingerprint(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
