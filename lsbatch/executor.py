@@ -41,8 +41,10 @@ POLL_SECONDS = 5.0
 class PredictorFactory(Protocol):
     """The recipe that travels to workers instead of a pipeline: small and picklable."""
 
-    #: Equal recipes have equal keys; a worker keeps one predictor for each.
-    key: str
+    @property
+    def key(self) -> str:
+        """Equal for equal recipes; a worker keeps the predictor of one."""
+        ...
 
     def __call__(self) -> Predictor:
         """Build the predictor. Called once in each process.

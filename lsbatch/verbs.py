@@ -202,7 +202,7 @@ def check_project(bench: Bench) -> Iterator[Finding]:
                 ("settings", lambda: "; ".join(bench.info.warnings) or "nothing that will surprise"),
                 ("permission to write predictions", lambda: _may_write(bench)),
                 ("label config", lambda: _controls(bench)),
-                ("pipeline", lambda: bench.pipeline_class and bench.pipeline_name),
+                ("pipeline", lambda: _pipeline(bench)),
                 ("model", lambda: _model(bench)),
                 ("prediction without writing", lambda: try_tasks(bench.project, bench.spec())),
             ]
@@ -229,6 +229,11 @@ def _controls(bench: Bench) -> str:
         f"{len(control.labels)} labels)"
         for control in bench.label_config.controls
     )
+
+
+def _pipeline(bench: Bench) -> str:
+    trained = "trainable" if hasattr(bench.pipeline_class, "fit") else "without training"
+    return f"{bench.pipeline_name}, {trained}"
 
 
 def _model(bench: Bench) -> str:

@@ -154,7 +154,7 @@ class UriMedia(MediaReader):
                 status = response.status_code
                 if status == 200:
                     return self._body(response, uri)
-                location = response.headers.get("location", "")
+                location = str(response.headers.get("location", ""))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise PipelineError(f"{_shown(uri)!r} is not an address: {error}") from error
         except httpx.HTTPError as error:

@@ -24,7 +24,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: Flags that set a key of the configuration: parameter name -> (flag, key, click's settings).
 SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "project": ("--project", "project", {"metavar": "ID", "help": "Id of the Label Studio project."}),
+    "project": ("--project", "project", {"type": int, "metavar": "ID", "help": "Id of the Label Studio project."}),
     "pipeline": (
         "--pipeline",
         "pipeline.name",
@@ -40,8 +40,16 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "selection.untouched_only",
         {"is_flag": True, "default": None, "help": "Leave out tasks with annotations or drafts."},
     ),
-    "limit": ("--limit", "selection.limit", {"metavar": "N", "help": "At most N tasks, lowest ids first."}),
-    "workers": ("--workers", "dask.workers", {"metavar": "N", "help": "Worker processes; 0 predicts in this process."}),
+    "limit": (
+        "--limit",
+        "selection.limit",
+        {"type": int, "metavar": "N", "help": "At most N tasks, lowest ids first."},
+    ),
+    "workers": (
+        "--workers",
+        "dask.workers",
+        {"type": int, "metavar": "N", "help": "Worker processes; 0 predicts in this process."},
+    ),
     "scheduler": (
         "--scheduler",
         "dask.scheduler",
@@ -50,7 +58,7 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "chunk_size": (
         "--chunk-size",
         "inference.chunk_size",
-        {"metavar": "N", "help": "Tasks of a chunk; found by measuring."},
+        {"type": int, "metavar": "N", "help": "Tasks of a chunk; found by measuring."},
     ),
     "activate": (
         "--activate",
@@ -142,8 +150,9 @@ def shared_command(
             text = "Configuration; pipeline.yaml by default, if there is one."
             shared.insert(0, click.option("-c", "--config", "config_file", metavar="FILE", type=path, help=text))
         for option in reversed(shared):
-            run = option(run)
-        return click.command(name, **attributes)(run)
+            run = option(run)  # type: ignore[no-untyped-call]
+        made: click.Command = click.command(name, **attributes)(run)
+        return made
 
     return wrap
 

@@ -153,7 +153,7 @@ def features(content: bytes, size: int) -> Features:
         except Image.DecompressionBombWarning as warning:
             raise ValueError(str(warning)) from warning
     small = np.asarray(gray.resize((PIXELS, PIXELS), Image.Resampling.BOX), dtype=np.float32) / 255
-    return np.concatenate([small.ravel(), _edges(np.asarray(gray, dtype=np.float32) / 255)])
+    return np.concatenate([small.ravel(), _edges(np.asarray(gray, dtype=np.float32) / np.float32(255))])
 
 
 def _edges(gray: Features) -> Features:
@@ -173,4 +173,4 @@ def _edges(gray: Features) -> Features:
     histogram += np.bincount((cell * DIRECTIONS + next_one).ravel(), (strength * share).ravel(), count)
     cells = histogram.reshape(CELLS * CELLS, DIRECTIONS)
     norm = np.sqrt((cells**2).sum(axis=1, keepdims=True) + 0.1)
-    return (cells / norm).astype(np.float32).ravel()
+    return np.asarray(cells / norm, dtype=np.float32).ravel()

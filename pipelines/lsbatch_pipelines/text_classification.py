@@ -112,7 +112,7 @@ def read_text(task: Task, control: Control) -> str | TaskFailure:
 def _without_tags(text: str) -> str:
     found: list[str] = []
     parser = HTMLParser()
-    parser.handle_data = found.append  # type: ignore[method-assign]
+    parser.handle_data = found.append  # type: ignore[method-assign, assignment]
     parser.feed(text)
     parser.close()
     return " ".join(found)

@@ -120,8 +120,7 @@ class Head:
         outputs = self._booster.predict(xgboost.DMatrix(matrix, nthread=1))
         probabilities = np.asarray(outputs, dtype=np.float64).reshape(matrix.shape[0], len(self.labels))
         if not self.multiple:
-            best = probabilities.argmax(axis=1)
-            return [Guess((self.labels[column],), _score(row[column])) for row, column in zip(probabilities, best)]
+            return [Guess((self.labels[int(row.argmax())],), _score(row.max())) for row in probabilities]
         sure = np.maximum(probabilities, 1 - probabilities).mean(axis=1)
         return [
             Guess(tuple(label for label, p in zip(self.labels, row, strict=True) if p >= 0.5), _score(score))
