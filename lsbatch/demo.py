@@ -181,7 +181,9 @@ def _upload(
 ) -> dict[int, str]:
     """Upload some files and return the URI of each by its number; no tasks are made yet."""
     parts = [
-        ("file", (f"digit-{number:04d}.png", content, "image/png")) for number, content in enumerate(files, start=first)
+        # A field of its own for each: of several files in one field, Label Studio keeps the last.
+        (f"file{number}", (f"digit-{number:04d}.png", content, "image/png"))
+        for number, content in enumerate(files, start=first)
     ]
     address = f"{server.url}/api/projects/{project}/import"
     headers = {"Authorization": client.authorization()}

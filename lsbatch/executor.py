@@ -235,7 +235,9 @@ class DaskExecutor:
         empty_since: float | None = None
         while True:
             try:
-                done = wait(list(self._pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
+                # wait() asks the current client, and ours is not the process's default.
+                with self._client.as_current():
+                    done = wait(list(self._pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
             except TimeoutError:
                 now = time.monotonic()
                 empty_since = None if self._workers() else (empty_since or now)

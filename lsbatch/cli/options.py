@@ -150,9 +150,9 @@ def shared_command(
             text = "Configuration; pipeline.yaml by default, if there is one."
             shared.insert(0, click.option("-c", "--config", "config_file", metavar="FILE", type=path, help=text))
         for option in reversed(shared):
-            run = option(run)  # type: ignore[no-untyped-call]
-        made: click.Command = click.command(name, **attributes)(run)
-        return made
+            run = option(run)
+        decorate: Callable[..., click.Command] = click.command(name, **attributes)
+        return decorate(run)
 
     return wrap
 

@@ -156,6 +156,7 @@ def _infer(job: PredictRun, report: RunReport) -> None:
         with report.timed("start workers"):
             executor = stack.enter_context(job.open_executor(total))
         tables = _tables(job, report, _with_first(first, pages), sizer, exporting)
+        before = report.seconds["export"]
         with report.timed("predict"):
             for result in executor.run(tables):
                 job.run.write_predictions(result.chunk, result.predictions)
@@ -163,7 +164,8 @@ def _infer(job: PredictRun, report: RunReport) -> None:
                 sizer.learn(result.tasks, result.seconds)
                 predicting.advance(result.tasks)
         # Pages are fetched while chunks are predicted: what is waited for here is the rest.
-        report.seconds["predict"] = round(max(0.0, report.seconds["predict"] - report.seconds["export"]), 3)
+        waited = report.seconds["export"] - before
+        report.seconds["predict"] = round(max(0.0, report.seconds["predict"] - waited), 3)
 
 
 def _pages(job: PredictRun) -> Iterator[TaskPage]:
