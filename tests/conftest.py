@@ -1,0 +1,34 @@
+"""A real Label Studio, started once for all tests, from a template so that its migrations run once per machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from ls_support import Studio
+from lsbatch.local_server import start
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Studio]:
+    """A running Label Studio with one user."""
+    template = pytestconfig.rootpath / ".cache" / f"label-studio-{metadata.version('label-studio')}"
+    folder = tmp_path_factory.mktemp("studio")
+    if not template.is_dir():
+        made = folder / "template"
+        with start(made):
+            pass
+        template.parent.mkdir(exist_ok=True)
+        shutil.copytree(made, template)
+    with start(folder / "data", template=template) as server:
+        yield Studio(server)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """An empty working directory."""
+    return tmp_path
