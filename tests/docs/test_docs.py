@@ -16,7 +16,7 @@ from lsbatch.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = sorted({line for line in re.findall(r"(?:^|`)(lsbatch [a-z][^`\n]*)", README, re.MULTILINE)})
+LINES = sorted(set(re.findall(r"(?:^|`)(lsbatch [a-z][^`\n]*)", README, re.MULTILINE)))
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -63,9 +63,10 @@ def test_the_readmes_pipeline_works() -> None:
     source = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert source is not None
     names: dict[str, type] = {}
-    exec(source.group(1), names)
+    exec(source.group(1), names)  # noqa: S102 - our own document
     config = LabelConfig(
-        '<View><Text name="t" value="$text"/><Choices name="c" toName="t"><Choice value="a"/><Choice value="b"/></Choices></View>'
+        '<View><Text name="t" value="$text"/><Choices name="c" toName="t">'
+        '<Choice value="a"/><Choice value="b"/></Choices></View>'
     )
 
     class Context:
