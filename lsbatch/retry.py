@@ -6,7 +6,14 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+    wait_random,
+)
 
 from lsbatch.errors import TransientError
 
@@ -16,7 +23,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 30.0
-_backoff = wait_exponential_jitter(initial=0.25, max=LONGEST_WAIT_SECONDS, jitter=0.25)
+_backoff = wait_exponential(multiplier=0.25, max=LONGEST_WAIT_SECONDS) + wait_random(0, 0.25)
 
 
 def wait_seconds(state: RetryCallState) -> float:

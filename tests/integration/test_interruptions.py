@@ -13,7 +13,6 @@ import pytest
 
 from ls_support import USER_PIPELINE, Studio, environment, lsbatch, text_tasks
 
-
 #: A text of a megabyte.
 LONG = "word " * 200_000
 

@@ -1,0 +1,232 @@
+"""For authors of pipelines and connectors: conformance suites, and a project in memory whose faults are scripted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lsbatch.entities import AnnotatedTask, DeadLetter, Prediction, Task, TaskId
+from lsbatch.errors import AmbiguousError, PermanentError, PipelineError, TransientError
+from lsbatch.label_config import LabelConfig
+from lsbatch.ports import (
+    AnnotationSource,
+    MediaReader,
+    Pipeline,
+    PipelineContext,
+    PredictionSink,
+    ProjectInfo,
+    Selection,
+    TaskFailure,
+    TaskPage,
+    TaskSource,
+)
+from lsbatch.predictor import Predictor
+
+__all__ = ["Fault", "MemoryMedia", "MemoryProject", "check_connector", "check_pipeline"]
+
+#: What one call of ``create`` does instead of storing all and saying so:
+#: ``refuse`` surely takes nothing; ``lose before`` and ``lose after`` answer nothing, without and with the rows stored;
+#: ``half`` answers nothing and stores the first half; ``late`` answers nothing and stores after the next read;
+#: ``short`` stores half and says so; ``large`` is too large; ``denied`` is refused for good.
+Fault = Literal["", "refuse", "lose before", "lose after", "half", "late", "short", "large", "denied"]
+
+
+class MemoryMedia(MediaReader):
+    """Media from a dictionary.
+
+    Args:
+        files: bytes by URI.
+    """
+
+    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
+        self._files = dict(files or {})
+
+    def read(self, uri: str) -> bytes:
+        """See ``MediaReader.read``."""
+        if uri not in self._files:
+            raise PipelineError(f"not found: {uri}")
+        return self._files[uri]
+
+
+@dataclass
+class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
+    """A project in memory that behaves as Label Studio does.
+
+    Attributes:
+        tasks: by id.
+        label_config: its text.
+        annotations: of tasks, by id.
+        predictions: what is stored, oldest first.
+        faults: consumed one by each call of ``create``; then all goes well.
+        page_tasks: tasks of one page.
+    """
+
+    tasks: dict[int, Task] = field(default_factory=dict)
+    label_config: str = ""
+    annotations: dict[int, AnnotatedTask] = field(default_factory=dict)
+    predictions: list[Prediction] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    page_tasks: int = 7
+    active: str = ""
+    late: list[Prediction] = field(default_factory=list)
+
+    def project(self) -> ProjectInfo:
+        """See ``TaskSource.project``."""
+        return ProjectInfo(1, "in memory", self.label_config, len(self.tasks), len(self.annotations), self.active)
+
+    def pages(self, selection: Selection, *, after: int = 0) -> Iterator[TaskPage]:
+        """See ``TaskSource.pages``."""
+        carriers = {row.task_id for row in self.predictions if row.model_version == selection.without_version}
+        touched = set(self.annotations) if selection.untouched_only else set()
+        wanted = [task for key, task in sorted(self.tasks.items()) if key > after and key not in carriers | touched]
+        wanted = wanted[: selection.limit]
+        for first in range(0, len(wanted), self.page_tasks):
+            yield TaskPage(wanted[first : first + self.page_tasks], len(wanted) - first)
+
+    def annotated(self) -> Iterator[AnnotatedTask]:
+        """See ``AnnotationSource.annotated``."""
+        yield from (entry for _, entry in sorted(self.annotations.items()))
+
+    def create(self, predictions: Sequence[Prediction]) -> int:
+        """See ``PredictionSink.create``; the next fault happens."""
+        fault = self.faults.pop(0) if self.faults else ""
+        rows = list(predictions)
+        half = rows[: len(rows) // 2]
+        if fault == "refuse":
+            raise TransientError("refused before it was read")
+        if fault == "denied":
+            raise PermanentError("401", status=401)
+        if fault == "large":
+            raise PermanentError("413", status=413)
+        if fault in ("lose before", "late"):
+            self.late = rows if fault == "late" else []
+            raise AmbiguousError("no answer")
+        if any(row.task_id not in self.tasks for row in rows):
+            raise PermanentError("a task does not exist", status=400)
+        stored = half if fault in ("half", "short") else rows
+        self.predictions += stored
+        if fault in ("lose after", "half"):
+            raise AmbiguousError("no answer")
+        return len(stored)
+
+    def carriers(self, model_version: str, first: int, last: int) -> Iterator[TaskId]:
+        """See ``PredictionSink.carriers``."""
+        found = {row.task_id for row in self.predictions if row.model_version == model_version}
+        # What was late has now arrived.
+        self.predictions += self.late
+        self.late = []
+        yield from sorted(task for task in found if first <= task <= last)
+
+    def existing(self, first: int, last: int) -> Iterator[TaskId]:
+        """See ``PredictionSink.existing``."""
+        yield from (TaskId(task) for task in sorted(self.tasks) if first <= task <= last)
+
+    def surplus(self, model_version: str) -> int:
+        """See ``PredictionSink.surplus``."""
+        rows = [row.task_id for row in self.predictions if row.model_version == model_version]
+        return len(rows) - len(set(rows))
+
+    def remove_surplus(self, model_version: str) -> int:
+        """See ``PredictionSink.remove_surplus``."""
+        kept: list[Prediction] = []
+        seen: set[int] = set()
+        for row in self.predictions:
+            if row.model_version != model_version or row.task_id not in seen:
+                kept.append(row)
+            if row.model_version == model_version:
+                seen.add(row.task_id)
+        removed = len(self.predictions) - len(kept)
+        self.predictions = kept
+        return removed
+
+    def activate(self, model_version: str) -> str:
+        """See ``PredictionSink.activate``."""
+        if all(row.model_version != model_version for row in self.predictions):
+            raise PermanentError("no prediction carries it", status=400)
+        before, self.active = self.active, model_version
+        return before
+
+
+def _must(holds: bool, rule: str) -> None:
+    if not holds:
+        raise AssertionError(rule)
+
+
+def check_pipeline(
+    pipeline: type[Pipeline],
+    *,
+    label_config: str,
+    tasks: Sequence[Task],
+    model_dir: Path | None = None,
+    params: Mapping[str, Any] | None = None,
+    media: MediaReader | None = None,
+) -> None:
+    """Check that a pipeline keeps the rules of ``lsbatch.ports.Pipeline`` on these tasks, all of them good ones.
+
+    Raises:
+        AssertionError: a rule is broken; says which.
+    """
+    config = LabelConfig(label_config)
+    why = pipeline.why_not(config)
+    _must(why is None, f"why_not() refuses the label config: {why}")
+    built = pipeline.build(PipelineContext(config, dict(params or {}), media or MemoryMedia(), "check-1", model_dir))
+    _must(list(built.predict([])) == [], "no tasks must give no results")
+    together = list(built.predict(tasks))
+    _must(len(together) == len(tasks), f"predict() gave {len(together)} results for {len(tasks)} tasks")
+    for task, result in zip(tasks, together, strict=True):
+        alone = list(built.predict([task]))
+        _must(len(alone) == 1, f"predict() gave {len(alone)} results for task {task.id} alone")
+        _must(not isinstance(result, TaskFailure), f"task {task.id} failed: {result}")
+        _must(alone == [result], f"task {task.id} alone gives another result than among others")
+    for outcome in Predictor(built, config, "check-1").predict_chunk(list(tasks)):
+        if isinstance(outcome, DeadLetter):
+            raise AssertionError(f"task {outcome.task_id}: {outcome.stage}: {outcome.cause}")
+
+
+def check_connector(source: TaskSource, sink: PredictionSink, *, result: Sequence[Mapping[str, Any]]) -> None:
+    """Check a connector on a project of at least four tasks, without predictions of ``check-1`` and ``check-10``.
+
+    Args:
+        source: the project's tasks.
+        sink: takes predictions for the same project.
+        result: a prediction's result that its label config allows.
+
+    Raises:
+        AssertionError: a rule of ``lsbatch.ports`` is broken; says which.
+    """
+    ids = _ids(source, Selection())
+    _must(len(ids) >= 4, "the project has fewer than four tasks")
+    _must(ids == sorted(set(ids)), "pages() gave ids that are not ascending, or twice")
+    after = [task.id for page in source.pages(Selection(), after=ids[0]) for task in page.tasks]
+    _must(after == ids[1:], "pages(after=) does not begin after that task")
+    _must(_ids(source, Selection(limit=2)) == ids[:2], "limit does not give the lowest ids")
+
+    def rows(tasks: Sequence[TaskId], version: str) -> list[Prediction]:
+        return [Prediction(task, result, 0.5, version) for task in tasks]
+
+    _must(sink.create(rows(ids[:1], "check-10")) == 1, "create() must return how many it stored")
+    _must(sink.create(rows(ids[1:3], "check-1")) == 2, "create() must return how many it stored")
+    lacking = [ids[0], *ids[3:]]
+    _must(_ids(source, Selection("check-1")) == lacking, "without_version must compare versions whole")
+    _must(list(sink.carriers("check-1", ids[0], ids[-1])) == ids[1:3], "carriers() must compare versions whole")
+    _must(list(sink.carriers("check-1", ids[2], ids[2])) == [ids[2]], "carriers() must keep to its range")
+    _must(list(sink.existing(ids[0], ids[1])) == ids[:2], "existing() must give the tasks of its range")
+    _must(sink.surplus("check-1") == 0, "surplus() must be 0 where each task has one")
+    sink.create(rows(ids[1:2], "check-1"))
+    _must(sink.surplus("check-1") == 1, "surplus() must count the second prediction of a task")
+    _must(sink.remove_surplus("check-1") == 1, "remove_surplus() must remove the second prediction")
+    _must(sink.surplus("check-1") == 0, "remove_surplus() must leave one each")
+    _must(list(sink.carriers("check-1", ids[0], ids[-1])) == ids[1:3], "remove_surplus() must leave one each")
+    sink.activate("check-1")
+    _must(source.project().active_version == "check-1", "activate() must show the version to annotators")
+    try:
+        sink.activate("check-never")
+    except PermanentError:
+        return
+    raise AssertionError("activate() must refuse a version that no prediction carries")
+
+
+def _ids(source: TaskSource, selection: Selection) -> list[TaskId]:
+    return [task.id for page in source.pages(selection) for task in page.tasks]
