@@ -126,7 +126,9 @@ def _read(task: Task, control: Control, media: MediaReader, size: int) -> Featur
         return features(media.read(uri), size)
     except (PipelineError, TransientError) as error:
         return TaskFailure(str(error))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        return TaskFailure("the image cannot be read: it is of no kind that Pillow knows")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return TaskFailure(f"the image cannot be read: {error}")
 
 

@@ -113,7 +113,7 @@ def test_bad_texts_and_images_are_failures_of_their_own(tmp_path: Path) -> None:
         "the task's data has no key 'text'; it has other",
         "the task's 'text' is int, not a text",
     ]
-    media = MemoryMedia({**PICTURES, "broken": b"no image", "torn": PICTURES["/data/level-1"][:80]})
+    media = MemoryMedia({**PICTURES, "broken": b"no image", "torn": PICTURES["/data/level-1"][:60]})
     image = ImageClassification.build(PipelineContext(LabelConfig(IMAGE_CONFIG), {}, media, "v", tmp_path / "image"))
     uris = ["/data/level-1", "broken", "torn", "gone", None]
     outcomes = image.predict([Task(TaskId(number), {"image": uri}) for number, uri in enumerate(uris, start=1)])

@@ -42,7 +42,7 @@ def predicted_run(folder: Path) -> tuple[RunDir, Ledger, MemoryProject]:
 
 
 def importer(run: RunDir, ledger: Ledger, project: MemoryProject) -> Importer:
-    return Importer(project, run, ledger, VERSION, OPTIONS, Silent())
+    return Importer(project, run, ledger, VERSION, OPTIONS, Silent(), sleep=lambda _seconds: None)
 
 
 def held(project: MemoryProject) -> dict[int, int]:
@@ -144,8 +144,11 @@ def test_a_crash_anywhere_and_a_resume_give_the_same(
     try:
         importer(run, reopened, fragile).run()
         assert audit(fragile, run, reopened, VERSION, Silent()).passed
+        # A single prediction that is too large for the server cannot be sent at all.
+        refused = {int(letter.task_id) for letter in reopened.dead_letters()}
     except LsbatchError as error:
         raise AssertionError(f"the resumed run did not finish: {error}") from error
     finally:
         reopened.close()
-    assert held(fragile) == dict.fromkeys(fragile.tasks, 1)
+    assert "large" in faults or not refused
+    assert held(fragile) == dict.fromkeys(sorted(set(fragile.tasks) - refused), 1)
