@@ -11,16 +11,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import xgboost
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import Control
 from lsbatch_pipelines.choices import Answer, Guess
+
+if TYPE_CHECKING:
+    # Two seconds to import, and the driver only asks whether a pipeline fits: it is loaded where it is used.
+    import xgboost
 
 __all__ = ["Head", "HeadOptions", "Matrix", "damaged", "no_model"]
 
@@ -83,6 +86,8 @@ class Head:
             options: how to grow.
             extra: JSON to store with the model.
         """
+        import xgboost
+
         seen = frozenset().union(*answers)
         labels = [label for label in control.labels if label in seen]
         chosen = np.array([[label in answer for label in labels] for answer in answers], dtype=np.float32)
@@ -115,6 +120,8 @@ class Head:
         Args:
             matrix: features, shape (tasks, features); may have no rows.
         """
+        import xgboost
+
         if not matrix.shape[0]:
             return []
         outputs = self._booster.predict(xgboost.DMatrix(matrix, nthread=1))
@@ -144,6 +151,8 @@ class Head:
         Raises:
             ConfigError: no model, a damaged one, or one that does not fit the control.
         """
+        import xgboost
+
         if folder is None:
             raise no_model()
         try:
