@@ -306,6 +306,8 @@ def open_dask(
                 processes=True,
                 memory_limit=options.memory_limit,
                 dashboard_address=options.dashboard_address,
+                # Without a dashboard the scheduler would still ask for Dask's usual port, and warn when it is taken.
+                scheduler_kwargs={} if options.dashboard_address else {"dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.CRITICAL,
             )
         else:

@@ -1,0 +1,77 @@
+"""Chunks on a real Dask cluster of processes, also when a task kills its worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pytest
+
+from ls_support import TEXT_CONFIG, topic_region
+from lsbatch.entities import Task, TaskId
+from lsbatch.errors import TransientError
+from lsbatch.executor import DaskOptions, Executor, InProcessExecutor, open_dask
+from lsbatch.label_config import LabelConfig
+from lsbatch.predictor import Predictor
+from lsbatch.run_dir import tasks_table
+
+
+class Deadly:
+    """Kills its process on the text DIE."""
+
+    model_version = "v"
+
+    def predict(self, tasks: list[Task]) -> list[dict[str, object]]:
+        """One result a task."""
+        if any(task.data["text"] == "DIE" for task in tasks):
+            os._exit(9)
+        return [{"result": [topic_region("food")], "score": 0.5} for _ in tasks]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Builds ``Deadly``."""
+
+    key: str = "deadly"
+
+    def __call__(self) -> Predictor:
+        return Predictor(Deadly(), LabelConfig(TEXT_CONFIG), "v")  # type: ignore[arg-type]
+
+
+def chunks(count: int, *, deadly: tuple[int, ...] = ()) -> Iterator[tuple[int, pa.Table]]:
+    """Chunks of five tasks."""
+    for number in range(count):
+        ids = range(number * 5, number * 5 + 5)
+        yield number, tasks_table([Task(TaskId(task), {"text": "DIE" if task in deadly else "x"}) for task in ids])
+
+
+def ids_of(executor: Executor, count: int, *, deadly: tuple[int, ...] = ()) -> tuple[list[int], list[int]]:
+    """Ids of the predicted tasks and of the dead letters."""
+    predicted, dead = [], []
+    for result in executor.run(chunks(count, deadly=deadly)):
+        found = result.predictions.column("task_id").to_pylist()
+        assert found == sorted(found)
+        assert result.tasks == 5 == len(found) + len(result.letters)
+        predicted += found
+        dead += [int(letter.task_id) for letter in result.letters]
+    return sorted(predicted), sorted(dead)
+
+
+def test_in_this_process() -> None:
+    assert ids_of(InProcessExecutor(Recipe()), 3) == (list(range(15)), [])
+
+
+def test_on_a_cluster_only_the_tasks_that_kill_are_lost() -> None:
+    deadly = (7, 21)
+    with open_dask(DaskOptions(workers=2), Recipe(), "run", say=print) as executor:
+        predicted, dead = ids_of(executor, 6, deadly=deadly)
+    assert dead == list(deadly)
+    assert predicted == [task for task in range(30) if task not in deadly]
+
+
+def test_no_scheduler_is_an_error_and_not_a_wait() -> None:
+    options = DaskOptions(scheduler="tcp://127.0.0.1:9", worker_seconds=0.5)
+    with pytest.raises(TransientError, match="no Dask scheduler"), open_dask(options, Recipe(), "run", say=print):
+        raise AssertionError("connected to nobody")
