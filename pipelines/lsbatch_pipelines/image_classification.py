@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +38,8 @@ THREADS = 8
 DIRECTIONS = 9
 CELLS = 4
 PIXELS = 8
+#: Of an image before it is scaled; more would take gigabytes.
+MOST_PIXELS = 89_000_000
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _read(task: Task, control: Control, media: MediaReader, size: int) -> Featur
         return TaskFailure(str(error))
     except UnidentifiedImageError:
         return TaskFailure("the image cannot be read: it is of no kind that Pillow knows")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         return TaskFailure(f"the image cannot be read: {error}")
 
 
@@ -145,15 +146,13 @@ def features(content: bytes, size: int) -> Features:
     Raises:
         OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: not an image, or too large a one.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                # A JPEG is decoded at the smallest size that suffices.
-                image.draft("L", (size, size))
-                gray = image.convert("L").resize((size, size), Image.Resampling.BICUBIC)
-        except Image.DecompressionBombWarning as warning:
-            raise ValueError(str(warning)) from warning
+    with Image.open(io.BytesIO(content)) as image:
+        # Pillow itself refuses only at twice this size, and warns below.
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+        # A JPEG is decoded at the smallest size that suffices.
+        image.draft("L", (size, size))
+        gray = image.convert("L").resize((size, size), Image.Resampling.BICUBIC)
     small = np.asarray(gray.resize((PIXELS, PIXELS), Image.Resampling.BOX), dtype=np.float32) / 255
     return np.concatenate([small.ravel(), _edges(np.asarray(gray, dtype=np.float32) / np.float32(255))])
 
