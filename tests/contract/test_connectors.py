@@ -20,6 +20,9 @@ def test_a_project_of_label_studio(studio: Studio) -> None:
     project = studio.make_project(text_tasks(5))
     client = LabelStudioClient(ConnectionOptions(studio.server.url, studio.server.token))
     connector = LabelStudioProject(client, project)
-    check_connector(connector, connector, result=RESULT)
+    try:
+        check_connector(connector, connector, result=RESULT)
+    finally:
+        client.close()
     versions = [entry[0] for entries in studio.predictions(project).values() for entry in entries]
     assert sorted(versions) == ["check-1", "check-1", "check-10"]
