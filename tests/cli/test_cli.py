@@ -99,3 +99,10 @@ def test_an_unknown_error_leaves_a_report_without_the_token(here: Path) -> None:
     assert str(report) in done.stderr
     assert "RuntimeError: with *** inside" in report.read_text()
     assert "secret-token" not in report.read_text() + done.stderr
+
+
+def test_a_state_folder_of_the_environment_is_relative_to_the_working_directory(here: Path) -> None:
+    (here / "file").touch()
+    done = lsbatch("config", "show", "--json", cwd=here, LSBATCH_STATE_DIR="file/state")
+    assert done.returncode == 0, done.stderr
+    assert str(here.resolve() / "file" / "state") in done.stdout
