@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
 
-from ls_support import TEXT_CONFIG, topic_region
+from deadly_pipeline import Recipe
 from lsbatch.entities import Task, TaskId
 from lsbatch.errors import TransientError
 from lsbatch.executor import DaskOptions, Executor, InProcessExecutor, open_dask
-from lsbatch.label_config import LabelConfig
-from lsbatch.predictor import Predictor
 from lsbatch.run_dir import tasks_table
-
-
-class Deadly:
-    """Kills its process on the text DIE."""
-
-    model_version = "v"
-
-    def predict(self, tasks: list[Task]) -> list[dict[str, object]]:
-        """One result a task."""
-        if any(task.data["text"] == "DIE" for task in tasks):
-            os._exit(9)
-        return [{"result": [topic_region("food")], "score": 0.5} for _ in tasks]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Builds ``Deadly``."""
-
-    key: str = "deadly"
-
-    def __call__(self) -> Predictor:
-        return Predictor(Deadly(), LabelConfig(TEXT_CONFIG), "v")  # type: ignore[arg-type]
 
 
 def chunks(count: int, *, deadly: tuple[int, ...] = ()) -> Iterator[tuple[int, pa.Table]]:
