@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lsbatch.chunks import ChunkState
 from lsbatch.entities import Prediction, Task, TaskId
-from lsbatch.errors import LsbatchError, PermanentError
+from lsbatch.errors import AmbiguousError, LsbatchError, PermanentError
 from lsbatch.ledger import Ledger
 from lsbatch.operations.auditing import audit
 from lsbatch.operations.importing import Importer, ImportOptions
@@ -137,6 +137,9 @@ def test_a_crash_anywhere_and_a_resume_give_the_same(
         importer(run, Dying(run.ledger), fragile).run()
     except Crash:
         died = True
+    except AmbiguousError:
+        # It gives up for now after several answers in a row that brought nothing.
+        assert faults.count("lose before") >= 4
     assert died == (steps >= dies_at)
     fragile.__class__ = MemoryProject  # type: ignore[assignment]
     fragile.faults = []
