@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import pyarrow as pa
 
@@ -18,6 +19,7 @@ from lsbatch.operations.auditing import audit
 from lsbatch.operations.importing import Importer, ImportOptions
 from lsbatch.operations.runs import FINISHED
 from lsbatch.ports import PredictionSink, Selection, TaskPage, TaskSource
+from lsbatch.prefetch import prefetched
 from lsbatch.progress import Meter, Progress
 from lsbatch.report import RunReport, causes
 from lsbatch.run_dir import RunDir, tasks_table, write_json
@@ -25,6 +27,9 @@ from lsbatch.run_dir import RunDir, tasks_table, write_json
 __all__ = ["ExecutorFactory", "PredictOptions", "PredictRun", "finish", "predict", "recorded"]
 
 logger = logging.getLogger(__name__)
+
+#: Pages of tasks, each a few megabytes, that are fetched ahead of inference.
+MOST_PAGES = 6
 
 #: Opens what runs the chunks, for so many tasks.
 ExecutorFactory = Callable[[int], AbstractContextManager[Executor]]
@@ -143,19 +148,20 @@ def _infer(job: PredictRun, report: RunReport) -> None:
     job.ledger.forget_planned()
     waiting = sum(chunk.tasks for chunk in job.ledger.chunks(ChunkState.EXPORTED))
     sizer = ChunkSizer(job.options.chunk_size)
-    pages = _pages(job)
-    with report.timed("export"):
-        first = next(pages, None)
-    total = waiting + (first.remaining if first else 0)
-    if total == 0:
-        _exported(job)
-        return
     with ExitStack() as stack:
+        # Pages come while workers start, and while chunks are predicted.
+        pages = stack.enter_context(prefetched(_pages(job), MOST_PAGES))
+        with report.timed("export"):
+            first = next(pages, None)
+        total = waiting + (first.remaining if first else 0)
+        if total == 0:
+            _exported(job)
+            return
         exporting = stack.enter_context(job.progress.stage("export", total - waiting))
         predicting = stack.enter_context(job.progress.stage("predict", total))
         with report.timed("start workers"):
             executor = stack.enter_context(job.open_executor(total))
-        tables = _tables(job, report, _with_first(first, pages), sizer, exporting)
+        tables = _tables(job, report, chain([first] if first else [], pages), sizer, exporting)
         before = report.seconds["export"]
         with report.timed("predict"):
             for result in executor.run(tables):
@@ -163,29 +169,23 @@ def _infer(job: PredictRun, report: RunReport) -> None:
                 job.ledger.predicted(result.chunk, result.predictions.num_rows, result.letters)
                 sizer.learn(result.tasks, result.seconds)
                 predicting.advance(result.tasks)
-        # Pages are fetched while chunks are predicted: what is waited for here is the rest.
+        # What is waited for in between is the server.
         waited = report.seconds["export"] - before
         report.seconds["predict"] = round(max(0.0, report.seconds["predict"] - waited), 3)
 
 
 def _pages(job: PredictRun) -> Iterator[TaskPage]:
-    """The pages that are not on disk yet."""
+    """The pages that are not on disk yet. The ledger is asked here and now: it belongs to this thread."""
     if job.ledger.fact("exported"):
-        return
+        return iter(())
     selection, last = job.options.selection, 0
     if chunks := job.ledger.chunks():
         last = chunks[-1].last_task
         if selection.limit is not None:
             selection = replace(selection, limit=selection.limit - job.ledger.count("tasks"))
             if selection.limit == 0:
-                return
-    yield from job.source.pages(selection, after=last)
-
-
-def _with_first(first: TaskPage | None, pages: Iterator[TaskPage]) -> Iterator[TaskPage]:
-    if first is not None:
-        yield first
-    yield from pages
+                return iter(())
+    return job.source.pages(selection, after=last)
 
 
 def _tables(
