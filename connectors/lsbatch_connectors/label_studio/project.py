@@ -95,6 +95,11 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
     def carriers(self, model_version: str, first: int, last: int) -> Iterator[TaskId]:
         """See ``PredictionSink.carriers``."""
         items = [filters.in_range(first, last), filters.carrying(model_version)]
+        if not filters.lookalikes(model_version, self._versions()):
+            # The server's filter is exact then, and ids alone are cheaper.
+            for rows, _ in self._walk(items, "id"):
+                yield from (TaskId(row["id"]) for row in rows)
+            return
         for rows, _ in self._walk(items, "id,predictions_model_versions"):
             yield from (TaskId(row["id"]) for row in rows if self._carries(row, model_version))
 
@@ -109,7 +114,7 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
         self, items: Sequence[filters.Filter], include: str, *, after: int = 0, limit: int | None = None
     ) -> Iterator[tuple[list[dict[str, Any]], int]]:
         # Rows without data are small: their pages need not learn a size.
-        size = self._page_size if "data" in include.split(",") else PageSize(2_000)
+        size = self._page_size if "data" in include.split(",") else PageSize(5_000)
         for rows, left in walk(self.client, self.id, items, include=include, after=after, page_size=size, limit=limit):
             if size is self._page_size:
                 size.learn(len(rows), sum(len(str(row["data"])) for row in rows))
