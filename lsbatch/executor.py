@@ -298,7 +298,8 @@ def open_dask(
     import dask
     from distributed import Client, LocalCluster
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.comm.timeouts.connect": "10s"}):
+    connect = f"{min(10.0, options.worker_seconds)}s"
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.comm.timeouts.connect": connect}):
         if options.scheduler is None:
             cluster = LocalCluster(
                 n_workers=options.workers,

@@ -97,5 +97,6 @@ class LabelConfig:
 
     def why_invalid(self, prediction: Mapping[str, Any]) -> str | None:
         """Why Label Studio would refuse this prediction (``result`` and ``score``), or None if it fits."""
-        errors: list[str] = self._interface.validate_prediction(dict(prediction), return_errors=True)
-        return "; ".join(errors) or None
+        errors: list[Any] = self._interface.validate_prediction(dict(prediction), return_errors=True)
+        # A relation's errors come as a list inside the list.
+        return "; ".join(word for error in errors for word in (error if isinstance(error, list) else [error])) or None

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 
 @dataclass(frozen=True, slots=True)
 class ImportBatch:
-    """Chunks sent together; ``sent_at`` is the Unix time of the last attempt in seconds."""
+    """Chunks sent together; ``sent_at`` is the Unix time in seconds at which the last request of it left."""
 
     number: int
     sent_at: float
@@ -82,10 +82,12 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # On a full disk SQLite may have rolled back itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with self._guarded():
@@ -168,6 +170,11 @@ class Ledger:
         with self._transaction() as db:
             db.execute("UPDATE batches SET sent_at = ?, attempts = attempts + 1 WHERE number = ?", (now, batch.number))
         return ImportBatch(batch.number, now, batch.attempts + 1, batch.chunks)
+
+    def leaving(self, batch: ImportBatch) -> None:
+        """Note that one more request of this batch leaves now: what a resumed run must wait for counts from here."""
+        with self._transaction() as db:
+            db.execute("UPDATE batches SET sent_at = ? WHERE number = ?", (time.time(), batch.number))
 
     def imported(self, batch: ImportBatch, letters: Iterable[DeadLetter] = ()) -> None:
         """The server holds the predictions of these chunks, but for these dead letters."""

@@ -15,6 +15,8 @@ __all__ = ["Predictor"]
 
 logger = logging.getLogger(__name__)
 CAUSE_LENGTH = 500
+#: Deepest nesting of a result: less than what JSON readers can follow, more than any region has.
+MOST_DEPTH = 50
 
 
 class Predictor:
@@ -50,7 +52,8 @@ class Predictor:
     def _call(self, tasks: Sequence[Task]) -> list[TaskResult | TaskFailure] | str:
         """The pipeline's results, or why there are none that could be matched to the tasks."""
         try:
-            results = list(self.pipeline.predict(tasks))
+            # A tuple: a pipeline that sorted or shortened its tasks in place would shift the results.
+            results = list(self.pipeline.predict(tuple(tasks)))
         except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too
             logger.debug("the pipeline raised on %d tasks", len(tasks), exc_info=True)
             return f"the pipeline raised {type(error).__name__}: {error}"
@@ -75,27 +78,37 @@ class Predictor:
         return Prediction(task.id, regions, None if score is None else float(score), self.model_version)
 
 
-def _dead(task: Task, stage: Stage, cause: str) -> DeadLetter:
+def _dead(task: Task, stage: Stage, cause: object) -> DeadLetter:
+    # Somebody else's words: an exception instead of its text, or a text that cannot be stored.
+    cause = str(cause).encode("utf-8", "backslashreplace").decode()
     return DeadLetter(task.id, stage, cause if len(cause) <= CAUSE_LENGTH else cause[:CAUSE_LENGTH] + "...")
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, *, depth: int = MOST_DEPTH) -> Any:
     """The same value in JSON's types: numpy scalars and arrays, tuples and mappings become Python's own.
 
     Raises:
-        ValueError: NaN, an infinity, or something that JSON has no word for.
+        ValueError: NaN, an infinity, half a surrogate pair, something that JSON has no word for, or too deep a nesting.
     """
-    if value is None or isinstance(value, str | bool | int):
-        # A str or int of a subclass (an Enum, numpy.str_) is written as its base type.
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the pipeline returned a text that is not Unicode: {error}") from error
+        return value
+    if value is None or isinstance(value, bool | int):
+        # An int or str of a subclass (an Enum, numpy.str_) is written as its base type.
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"the pipeline returned the number {value}")
         return float(value)
+    if depth == 0:
+        raise ValueError(f"the pipeline returned a result that is nested more than {MOST_DEPTH} deep")
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {plain(str(key)): plain(entry, depth=depth - 1) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [plain(entry, depth=depth - 1) for entry in value]
     if hasattr(value, "tolist"):  # numpy, without importing it
-        return plain(value.tolist())
+        return plain(value.tolist(), depth=depth - 1)
     raise ValueError(f"the pipeline returned a {type(value).__name__}, which is not JSON")

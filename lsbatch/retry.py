@@ -10,7 +10,6 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
-    stop_after_delay,
     wait_exponential,
     wait_random,
 )
@@ -45,9 +44,14 @@ def retry_transient(call: Callable[[], T], *, seconds: float) -> T:
     Raises:
         TransientError: that of the last attempt.
     """
+
+    def too_late(state: RetryCallState) -> bool:
+        # Before the wait: a server may ask for more time than there is.
+        return (state.seconds_since_start or 0.0) + wait_seconds(state) > seconds
+
     policy = Retrying(
         retry=retry_if_exception_type(TransientError),
-        stop=stop_after_delay(seconds),
+        stop=too_late,
         wait=wait_seconds,
         before_sleep=_log,
         reraise=True,

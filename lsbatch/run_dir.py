@@ -157,7 +157,7 @@ class RunDir:
         """
         try:
             return dict(json.loads(self._manifest.read_bytes()))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f"{self._manifest} is missing or damaged: {error}") from error
 
     def write_tasks(self, chunk: int, tasks: Sequence[Task]) -> None:

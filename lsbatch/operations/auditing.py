@@ -31,12 +31,12 @@ def audit(sink: PredictionSink, run: RunDir, ledger: Ledger, model_version: str,
     missing_count = 0
     if chunks:
         first, last = chunks[0].first_task, chunks[-1].last_task
-        carriers = sink.carriers(model_version, first, last)
+        carriers = _Carriers(sink.carriers(model_version, first, last))
         refused = {letter.task_id for letter in ledger.dead_letters() if letter.stage == "import"}
         with progress.stage("audit", sum(chunk.predicted for chunk in chunks)) as meter:
             for chunk in chunks:
                 ids = [task for task in run.predicted_ids(chunk.number) if task not in refused]
-                absent, carriers = _absent(ids, carriers)
+                absent = [task for task in ids if not carriers.holds(task)]
                 alive = set(sink.existing(absent[0], absent[-1])) if absent else set()
                 lost = [task for task in absent if task in alive]
                 expected += len(ids)
@@ -53,25 +53,15 @@ def audit(sink: PredictionSink, run: RunDir, ledger: Ledger, model_version: str,
     return AuditProof(expected, confirmed, gone, tuple(missing), missing_count, removed, surplus)
 
 
-def _absent(wanted: list[TaskId], carriers: Iterator[TaskId]) -> tuple[list[TaskId], Iterator[TaskId]]:
-    """The wanted ids that are not among the carriers, and the carriers after the last wanted id. Both ascend."""
-    absent = []
-    held: TaskId | None = None
-    for task in wanted:
-        while held is None or held < task:
-            held = next(carriers, None)
-            if held is None:
-                break
-        if held != task:
-            absent.append(task)
-            if held is None:
-                # No carriers are left: neither for the rest of these.
-                absent += [other for other in wanted if other > task]
-                return absent, iter(())
-    return absent, _put_back(held, carriers)
+class _Carriers:
+    """The tasks that carry the version, drawn only as far as they are asked for: both they and the questions ascend."""
 
+    def __init__(self, ids: Iterator[TaskId]) -> None:
+        self._ids = ids
+        self._at: int | None = -1
 
-def _put_back(held: TaskId | None, carriers: Iterator[TaskId]) -> Iterator[TaskId]:
-    if held is not None:
-        yield held
-    yield from carriers
+    def holds(self, task: TaskId) -> bool:
+        """Whether this task is among them. ``task`` is greater than at the call before."""
+        while self._at is not None and self._at < task:
+            self._at = next(self._ids, None)
+        return self._at == task

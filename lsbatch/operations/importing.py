@@ -84,6 +84,7 @@ class Importer:
         self._check_first = check_first
         self._sleep = sleep
         self._most_rows = options.batch_rows
+        self._left_at = 0.0
         self.imported = 0
         self.requests = 0
 
@@ -134,7 +135,7 @@ class Importer:
         letters: list[DeadLetter] = []
         try:
             for part in self._requests(rows):
-                letters += self._send(part)
+                letters += self._send(batch, part)
         except (TransientError, PermanentError):
             if batch.attempts == 1 and self.imported == before:
                 self._ledger.not_taken(batch)
@@ -156,19 +157,18 @@ class Importer:
         if part:
             yield part
 
-    def _send(self, rows: list[Prediction]) -> list[DeadLetter]:
+    def _send(self, batch: ImportBatch, rows: list[Prediction]) -> list[DeadLetter]:
         """Send until the server holds all of these rows but the returned ones, which it refuses for good."""
         stalls = 0
         while rows:
-            sent_at = time.monotonic()
             try:
-                created = self._create(rows)
+                created = self._create(batch, rows)
             except PermanentError as error:
-                return self._refused(rows, error)
+                return self._refused(batch, rows, error)
             except AmbiguousError as error:
                 logger.warning("%s; reading back which predictions arrived", error)
                 self._sleep(error.retry_after or 0.0)
-                working = 0.0 if error.finished else self._options.write_seconds - (time.monotonic() - sent_at)
+                working = 0.0 if error.finished else self._options.write_seconds - (time.monotonic() - self._left_at)
                 present = self._settle(rows, max(0.0, working), stable=not error.finished)
                 last_error: AmbiguousError | None = error
             else:
@@ -189,30 +189,32 @@ class Importer:
                 self._sleep(min(2.0**stalls, 30.0))
         return []
 
-    def _create(self, rows: list[Prediction]) -> int:
+    def _create(self, batch: ImportBatch, rows: list[Prediction]) -> int:
         def once() -> int:
             self.requests += 1
+            self._ledger.leaving(batch)
+            self._left_at = time.monotonic()
             return self._sink.create(rows)
 
         return retry_transient(once, seconds=self._options.retry_seconds)
 
-    def _refused(self, rows: list[Prediction], error: PermanentError) -> list[DeadLetter]:
+    def _refused(self, batch: ImportBatch, rows: list[Prediction], error: PermanentError) -> list[DeadLetter]:
         """Send what can be sent of a refused request; the tasks at fault become dead letters."""
         if error.status == 413 and len(rows) > 1:
             self._most_rows = max(1, len(rows) // 2)
             logger.warning("a request of %d predictions is too large; %d from now on", len(rows), self._most_rows)
-            return [letter for part in self._requests(rows) for letter in self._send(part)]
+            return [letter for part in self._requests(rows) for letter in self._send(batch, part)]
         if error.status not in (400, 413):
             raise error
         existing = set(self._sink.existing(rows[0].task_id, rows[-1].task_id))
         letters = [_letter(row, "the task was deleted after the export") for row in rows if row.task_id not in existing]
         rest = [row for row in rows if row.task_id in existing]
         if letters:
-            return letters + self._send(rest)
+            return letters + self._send(batch, rest)
         if len(rest) == 1:
             return [_letter(rest[0], f"Label Studio refuses the prediction: {error}")]
         middle = len(rest) // 2
-        return self._send(rest[:middle]) + self._send(rest[middle:])
+        return self._send(batch, rest[:middle]) + self._send(batch, rest[middle:])
 
     def _settle(self, rows: Sequence[Prediction], working_seconds: float, *, stable: bool = True) -> set[int]:
         """The tasks of these rows that carry the version, read until they are all there or the answer is stable.

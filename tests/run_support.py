@@ -1,0 +1,127 @@
+"""A predicted run on the disk, the project that lacks its predictions, and time that passes only while one waits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lsbatch import ledger as ledger_module
+from lsbatch import retry
+from lsbatch.entities import DeadLetter, Prediction, Task, TaskId
+from lsbatch.ledger import Ledger
+from lsbatch.operations import importing
+from lsbatch.operations.auditing import audit
+from lsbatch.operations.importing import Importer, ImportOptions
+from lsbatch.progress import Silent
+from lsbatch.report import AuditProof
+from lsbatch.run_dir import RunDir, predictions_table
+from lsbatch.testing import MemoryProject
+
+VERSION = "v1"
+CHUNKS, CHUNK_TASKS = 3, 4
+ALL = CHUNKS * CHUNK_TASKS
+OPTIONS = ImportOptions(batch_rows=CHUNK_TASKS, write_seconds=10, settle_seconds=3, retry_seconds=0.5)
+
+
+class Clock:
+    """Stands still until somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@dataclass
+class Scene:
+    """A run, its ledger, the project that takes its predictions, and the time of all three."""
+
+    run: RunDir
+    ledger: Ledger
+    project: MemoryProject
+    clock: Clock = field(default_factory=Clock)
+
+    def importer(self, options: ImportOptions = OPTIONS, *, check_first: bool = False) -> Importer:
+        """A new importer of the run's predictions."""
+        return Importer(
+            self.project,
+            self.run,
+            self.ledger,
+            VERSION,
+            options,
+            Silent(),
+            check_first=check_first,
+            sleep=self.clock.sleep,
+        )
+
+    def audit(self) -> AuditProof:
+        """What the audit says now."""
+        return audit(self.project, self.run, self.ledger, VERSION, Silent())
+
+    def held(self) -> dict[int, int]:
+        """How many predictions of the version each task has."""
+        counts = Counter(int(row.task_id) for row in self.project.predictions if row.model_version == VERSION)
+        return dict(sorted(counts.items()))
+
+    def one_each(self, *but: int) -> bool:
+        """Whether each task of the project but these has exactly one prediction of the version."""
+        return self.held() == {task: 1 for task in sorted(self.project.tasks) if task not in but}
+
+    def states(self) -> list[str]:
+        """How far each chunk has come."""
+        return [chunk.state.value for chunk in self.ledger.chunks()]
+
+
+def chunk_ids(number: int) -> list[TaskId]:
+    """The task ids of a chunk: with holes between chunks, as on a server with several projects."""
+    return [TaskId(number * 10 + place) for place in range(1, CHUNK_TASKS + 1)]
+
+
+def prediction(task: int, score: float | None = 0.5, version: str = VERSION) -> Prediction:
+    """A prediction, of the run's version."""
+    return Prediction(TaskId(task), [], score, version)
+
+
+@contextmanager
+def predicted_run(folder: Path, *, dead: tuple[int, ...] = ()) -> Iterator[Scene]:
+    """A run of three predicted chunks, and the project that lacks them. Refused requests are repeated without a wait.
+
+    Args:
+        folder: where the run is made.
+        dead: tasks that were quarantined by inference.
+    """
+    run = RunDir(folder / "run")
+    run.create({})
+    scene = Scene(run, Ledger(run.ledger), MemoryProject())
+    time = SimpleNamespace(time=scene.clock, monotonic=scene.clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "time", time)
+        patch.setattr(ledger_module, "time", time)
+        patch.setattr(retry, "_backoff", lambda _state: 0.0)
+        for number in range(CHUNKS):
+            _add_chunk(scene, number, dead)
+        yield scene
+    scene.ledger.close()
+
+
+def _add_chunk(scene: Scene, number: int, dead: tuple[int, ...]) -> None:
+    ids = chunk_ids(number)
+    scene.project.tasks |= {int(task): Task(task, {}) for task in ids}
+    scene.ledger.exported(scene.ledger.plan(ids[0], ids[-1], len(ids)))
+    rows = [prediction(task) for task in ids if task not in dead]
+    scene.run.write_predictions(number, predictions_table(rows))
+    letters = [DeadLetter(task, "predict", "told to") for task in ids if task in dead]
+    scene.ledger.predicted(number, len(rows), letters)
