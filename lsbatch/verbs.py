@@ -212,6 +212,8 @@ def check_project(bench: Bench) -> Iterator[Finding]:
 
 def _connection(bench: Bench) -> str:
     bench.client.authorization()
+    # A legacy token is sent as it is: only a request shows that it works, and that a Label Studio answers.
+    bench.client.get("/api/current-user/whoami")
     return f"{bench.connection.url}, {bench.client.token_kind}"
 
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -29,11 +29,12 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def boundary(secrets: tuple[str, ...] = ()) -> Iterator[None]:
+def boundary(secrets: Sequence[str] = ()) -> Iterator[None]:
     """Turn whatever ends a command into one message on stderr and its exit code.
 
     Args:
-        secrets: texts that never appear in a message or report, such as the token.
+        secrets: texts that never appear in a message or report, such as the token. Read when an error arrives, so
+            that a list may grow inside.
     """
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
@@ -43,7 +44,7 @@ def boundary(secrets: tuple[str, ...] = ()) -> Iterator[None]:
     try:
         yield
     except LsbatchError as error:
-        logger.debug("the error in full", exc_info=True)
+        logger.debug("the error in full\n%s", _masked(traceback.format_exc().rstrip(), secrets))
         _say(f"Error: {error}", error.hint, secrets)
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
@@ -66,19 +67,19 @@ def boundary(secrets: tuple[str, ...] = ()) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _masked(text: str, secrets: tuple[str, ...]) -> str:
+def _masked(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
 
 
-def _say(message: str, hint: str, secrets: tuple[str, ...]) -> None:
+def _say(message: str, hint: str, secrets: Sequence[str]) -> None:
     click.echo(_masked(message, secrets), err=True)
     if hint:
         click.echo(_masked(hint, secrets), err=True)
 
 
-def _report(error: Exception, secrets: tuple[str, ...]) -> Path:
+def _report(error: Exception, secrets: Sequence[str]) -> Path:
     """Write versions and the traceback to a file of its own."""
     lines = [
         f"lsbatch {metadata.version('lsbatch')}, Python {platform.python_version()}, {platform.platform()}",

@@ -98,6 +98,7 @@ class Call:
     quiet: bool
     config_file: Path | None
     flags: dict[str, Any] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
 
     @property
     def progress(self) -> TerminalProgress:
@@ -109,13 +110,17 @@ class Call:
         from lsbatch.config import load
 
         flags = {SETTINGS[name][1]: value for name, value in self.flags.items() if value is not None}
-        return load(
+        loaded = load(
             self.config_file,
             environ=os.environ,
             flags=flags,
             cwd=Path.cwd(),
             flag_names={key: flag for flag, key, _ in SETTINGS.values()},
         )
+        if loaded.config.label_studio.api_key is not None:
+            # It may stand in the file, where the boundary cannot know it from.
+            self.secrets.append(loaded.config.label_studio.api_key.get_secret_value())
+        return loaded
 
     def bench(self, *, retry_seconds: float | None = None) -> Bench:
         """Everything that the command needs, from the effective configuration."""
@@ -135,10 +140,11 @@ def shared_command(
     def wrap(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(*, verbose: int, quiet: bool, as_json: bool, config_file: Path | None = None, **options: Any) -> Any:
-            with boundary(_secrets()):
+            secrets = _secrets()
+            with boundary(secrets):
                 configure_logging(-1 if quiet else verbose)
                 flags = {key: options.pop(key) for key in list(options) if key in SETTINGS}
-                return function(Call(as_json, quiet, config_file, flags), **options)
+                return function(Call(as_json, quiet, config_file, flags, secrets), **options)
 
         shared = [
             click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
@@ -157,6 +163,6 @@ def shared_command(
     return wrap
 
 
-def _secrets() -> tuple[str, ...]:
+def _secrets() -> list[str]:
     names = ("LABEL_STUDIO_API_KEY", "LSBATCH_LABEL_STUDIO_API_KEY")
-    return tuple(value for name in names if (value := os.environ.get(name, "").strip()))
+    return [value for name in names if (value := os.environ.get(name, "").strip())]
