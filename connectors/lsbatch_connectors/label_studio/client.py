@@ -1,8 +1,9 @@
 """One HTTP request to Label Studio, and what its answer means.
 
-The SDK's client supplies the address, the headers and both kinds of token (a personal access token is exchanged for a
-short-lived one). Requests go through its raw layer: its typed methods repeat POST on their own, which stores
-predictions twice, and parse each task into models, which costs more than the server does.
+The SDK's client wrapper supplies the address, the headers and both kinds of token (a personal access token is exchanged
+for a short-lived one). Requests go through this raw layer: the typed methods above it repeat POST on their own, which
+stores predictions twice, and parse each task into models, which costs more than the server does. It is imported by
+itself, since the SDK's whole client brings pandas with it, which takes seconds to load.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
-from label_studio_sdk.client import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
+from label_studio_sdk.core.client_wrapper import SyncClientWrapper
 
 from lsbatch.errors import AmbiguousError, LsbatchError, PermanentError, TransientError
 from lsbatch.retry import retry_transient
@@ -78,7 +79,9 @@ class LabelStudioClient:
         self._sdk = self._mapped(
             "token",
             "read",
-            lambda: LabelStudio(base_url=self.url + "/", api_key=options.token, httpx_client=self._http, max_retries=0),
+            lambda: SyncClientWrapper(
+                base_url=self.url + "/", api_key=options.token, httpx_client=self._http, max_retries=0
+            ),
         )
 
     @property
@@ -94,7 +97,7 @@ class LabelStudioClient:
             PermanentError: the token was refused.
             TransientError: the server could not be reached.
         """
-        header = self._mapped("token", "read", lambda: self._sdk._client_wrapper.get_headers())
+        header = self._mapped("token", "read", lambda: self._sdk.get_headers())
         return str(header["Authorization"])
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
@@ -140,7 +143,7 @@ class LabelStudioClient:
         response = self._mapped(
             what,
             kind,
-            lambda: self._sdk._client_wrapper.httpx_client.request(
+            lambda: self._sdk.httpx_client.request(
                 path,
                 method=method,
                 params=dict(params or {}),
