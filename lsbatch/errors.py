@@ -7,6 +7,7 @@ LsbatchError
 ├── AuditError       the server does not hold what the run sent             exit 7
 ├── BudgetError      too many tasks failed                                  exit 4
 ├── LockedError      another run works on this project and version          exit 75
+├── StoppedError     a signal or a clock asked for the end; resumable       exit 75, 130, 143
 ├── TransientError   the request was surely not carried out; try it again   exit 75
 ├── AmbiguousError   the request may have been carried out; read back first exit 75
 ├── PermanentError   refused for good; sending it again changes nothing     exit 5
@@ -30,6 +31,7 @@ __all__ = [
     "PermanentError",
     "PipelineError",
     "RefusedError",
+    "StoppedError",
     "TransientError",
 ]
 
@@ -113,6 +115,20 @@ class LockedError(LsbatchError):
     """Another run holds the lock of this server, project and version."""
 
     exit_code = ExitCode.TEMPORARY
+
+
+class StoppedError(LsbatchError):
+    """The run was asked to stop and did so in order; the same command continues.
+
+    Args:
+        exit_code: what the process ends with: 130 or 143 after a signal, 75 when its time was up.
+    """
+
+    exit_code = ExitCode.TEMPORARY
+
+    def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode = ExitCode.TEMPORARY) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
 
 
 class TransientError(LsbatchError):

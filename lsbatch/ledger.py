@@ -1,10 +1,11 @@
-"""The durable record of a run: chunk states, send intents, dead letters. SQLite, one writer, reopened after a crash."""
+"""The durable record of a run: chunk states, send intents, dead letters. SQLite, reopened after a crash."""
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,11 @@ CREATE TABLE IF NOT EXISTS batches (
     settled INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS dead_letters (
     task_id INTEGER PRIMARY KEY, stage TEXT NOT NULL, cause TEXT NOT NULL, attempts INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS replaced (prediction_id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL, batch INTEGER);
 """
+#: Raised when a table changes, so that a ledger of another lsbatch is not misread.
+_FORMAT = 2
+_CHUNK = "SELECT number, state, first_task, last_task, tasks, predicted FROM chunks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +45,38 @@ class ImportBatch:
 
 
 class Ledger:
-    """One run's ledger. Every method that changes it has committed to the disk when it returns.
+    """One run's ledger. Every method that changes it has committed to the disk when it returns. Threads may share it.
 
     Args:
         path: the file; made when missing.
 
     Raises:
-        ConfigError: the file is damaged, or the disk is full or read-only.
+        ConfigError: the file is damaged or of another lsbatch, or the disk is full or read-only.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.RLock()
         with self._guarded():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
             try:
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(_SCHEMA)
-            except sqlite3.Error:
+                self._open()
+            except BaseException:
                 self._db.close()
                 raise
+
+    def _open(self) -> None:
+        self._db.execute("PRAGMA synchronous = FULL")
+        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and found != _FORMAT:
+            raise ConfigError(
+                f"the ledger {self.path} was written by another version of lsbatch",
+                hint="Start over with --no-resume: tasks that Label Studio already holds are left out.",
+            )
+        # The number comes last: a ledger that lacks it has no state yet, or is of another version.
+        self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_FORMAT};COMMIT;")
 
     def close(self) -> None:
         """Close the file."""
@@ -68,7 +85,8 @@ class Ledger:
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(
                 f"the ledger {self.path} cannot be used: {error}",
@@ -107,17 +125,11 @@ class Ledger:
 
     # -------------------------------------------------------------------------------------------- chunks
 
-    def chunks(self, *states: ChunkState, after: int = -1, limit: int = -1) -> list[Chunk]:
-        """Chunks in one of these states (any, when none is given) with a number greater than ``after``, in order."""
+    def chunks(self, *states: ChunkState) -> list[Chunk]:
+        """Chunks in one of these states (any, when none is given), in ascending order of their tasks."""
         wanted = states or tuple(ChunkState)
         marks = ",".join("?" * len(wanted))
-        rows = self._rows(
-            "SELECT number, state, first_task, last_task, tasks, predicted FROM chunks "  # noqa: S608 - only "?"s are put in
-            f"WHERE number > ? AND state IN ({marks}) ORDER BY number LIMIT ?",
-            after,
-            *wanted,
-            limit,
-        )
+        rows = self._rows(f"{_CHUNK} WHERE state IN ({marks}) ORDER BY first_task", *wanted)
         return [_chunk(row) for row in rows]
 
     def plan(self, first_task: int, last_task: int, tasks: int) -> Chunk:
@@ -140,29 +152,52 @@ class Ledger:
         with self._transaction() as db:
             _move(db, chunk.number, ChunkState.EXPORTED)
 
-    def predicted(self, chunk: int, predicted: int, letters: Iterable[DeadLetter]) -> None:
-        """The chunk's predictions are on the disk; the other tasks of it are these dead letters."""
+    def predicted(self, chunk: int, predicted: int, letters: Iterable[DeadLetter]) -> Chunk:
+        """The chunk's predictions are on the disk; its other tasks are these dead letters. Returns it as it is now."""
         with self._transaction() as db:
             _move(db, chunk, ChunkState.PREDICTED)
             db.execute("UPDATE chunks SET predicted = ? WHERE number = ?", (predicted, chunk))
             _bury(db, letters)
+            return _chunk(db.execute(f"{_CHUNK} WHERE number = ?", (chunk,)).fetchone())
 
-    def count(self, column: str = "tasks") -> int:
-        """Sum of ``tasks`` or ``predicted`` over all chunks."""
-        sums = {"tasks": "SELECT SUM(tasks) FROM chunks", "predicted": "SELECT SUM(predicted) FROM chunks"}
-        return int(self._rows(sums[column])[0][0] or 0)
+    def totals(self, *states: ChunkState) -> tuple[int, int]:
+        """Tasks and predictions of all chunks, or of those in one of these states."""
+        wanted = states or tuple(ChunkState)
+        marks = ",".join("?" * len(wanted))
+        query = "SELECT SUM(tasks), SUM(predicted) FROM chunks WHERE state IN"
+        [(tasks, predicted)] = self._rows(f"{query} ({marks})", *wanted)
+        return int(tasks or 0), int(predicted or 0)
+
+    def last_exported(self, first_task: int, last_task: int) -> int:
+        """The highest task id of the chunks that begin within this range of ids; before the range if none does."""
+        rows = self._rows("SELECT MAX(last_task) FROM chunks WHERE first_task BETWEEN ? AND ?", first_task, last_task)
+        return int(first_task - 1 if rows[0][0] is None else rows[0][0])
 
     # -------------------------------------------------------------------------------------------- import batches
 
-    def intend(self, chunks: Sequence[Chunk]) -> ImportBatch:
-        """Note, before the request leaves, that these chunks are being sent."""
+    def intend(self, chunks: Sequence[Chunk], replaced: Mapping[TaskId, Sequence[int]] | None = None) -> ImportBatch:
+        """Note, before the request leaves, that these chunks are being sent.
+
+        Args:
+            chunks: what is sent.
+            replaced: ids of the predictions that these tasks carry and that are deleted first, by task.
+        """
         now = time.time()
         with self._transaction() as db:
             number = db.execute("INSERT INTO batches (sent_at) VALUES (?)", (now,)).lastrowid or 0
             for chunk in chunks:
                 _move(db, chunk.number, ChunkState.SENDING)
                 db.execute("UPDATE chunks SET batch = ? WHERE number = ?", (number, chunk.number))
+            db.executemany(
+                "INSERT OR REPLACE INTO replaced VALUES (?, ?, ?)",
+                [(prediction, task, number) for task, ids in (replaced or {}).items() for prediction in ids],
+            )
         return ImportBatch(number, now, 1, tuple(chunks))
+
+    def replaced(self, batch: ImportBatch) -> list[int]:
+        """Ids of the predictions that this batch replaces."""
+        rows = self._rows("SELECT prediction_id FROM replaced WHERE batch = ? ORDER BY prediction_id", batch.number)
+        return [int(row[0]) for row in rows]
 
     def intend_again(self, batch: ImportBatch) -> ImportBatch:
         """Note, before the request leaves, that what is missing of this batch is being sent."""
@@ -197,20 +232,33 @@ class Ledger:
         found = []
         for number, sent_at, attempts in rows:
             chunks = self._rows(
-                "SELECT number, state, first_task, last_task, tasks, predicted FROM chunks WHERE batch = ? "
-                "AND state = ? ORDER BY number",
-                number,
-                ChunkState.SENDING,
+                f"{_CHUNK} WHERE batch = ? AND state = ? ORDER BY first_task", number, ChunkState.SENDING
             )
             found.append(ImportBatch(number, sent_at, attempts, tuple(_chunk(row) for row in chunks)))
         return found
 
     # -------------------------------------------------------------------------------------------- quarantine
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """All that was quarantined, in ascending order of task id."""
-        rows = self._rows("SELECT task_id, stage, cause, attempts FROM dead_letters ORDER BY task_id")
-        return [DeadLetter(TaskId(task), stage, cause, attempts) for task, stage, cause, attempts in rows]
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """All that was quarantined, in ascending order of task id; read a few at a time."""
+        last = -1
+        while rows := self._rows(
+            "SELECT task_id, stage, cause, attempts FROM dead_letters WHERE task_id > ? ORDER BY task_id LIMIT 1000",
+            last,
+        ):
+            yield from (DeadLetter(TaskId(task), stage, cause, attempts) for task, stage, cause, attempts in rows)
+            last = rows[-1][0]
+
+    def quarantined(self) -> int:
+        """How many tasks were."""
+        return int(self._rows("SELECT count(*) FROM dead_letters")[0][0])
+
+    def causes(self, most: int) -> dict[str, int]:
+        """The most frequent stages and causes with their number of tasks, most first."""
+        rows = self._rows(
+            "SELECT stage || ': ' || cause, count(*) FROM dead_letters GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?", most
+        )
+        return {str(cause): int(count) for cause, count in rows}
 
 
 def _chunk(row: Sequence[Any]) -> Chunk:

@@ -204,6 +204,8 @@ class ProjectInfo:
         task_count: number of its tasks.
         annotated_count: number of its tasks with annotations.
         active_version: the model version that annotators see, or empty.
+        prediction_count: number of its predictions, of all versions together.
+        one_writer: the server carries out one write at a time, as ``label-studio start`` on SQLite does.
         warnings: settings of the project that will surprise, in words.
     """
 
@@ -213,6 +215,8 @@ class ProjectInfo:
     task_count: int
     annotated_count: int
     active_version: str
+    prediction_count: int = 0
+    one_writer: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -251,6 +255,18 @@ class PredictionSink(Protocol):
             TransientError: surely nothing was stored; the same call may be made again.
             PermanentError: refused; nothing was stored by a server in its default setting.
             AmbiguousError: all, some or none may be stored, now or in a while.
+        """
+        ...
+
+    def create_one(self, prediction: Prediction) -> None:
+        """Store one prediction in a request of its own, whose cost does not grow with the project. NOT safe to repeat.
+
+        Threads may call it side by side. The server does not check that the result fits the label config.
+
+        Raises:
+            TransientError: surely not stored; the same call may be made again.
+            PermanentError: refused, not stored.
+            AmbiguousError: may be stored, now or in a while.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,7 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
         late_reads: calls of ``carriers`` before those rows are there.
         most_rows: a request with more predictions is too large; None for no limit.
         invalid: tasks whose predictions are dropped without a word, as those with an unknown label are.
+        lock: held while one prediction is created, since threads do that side by side.
     """
 
     tasks: dict[int, Task] = field(default_factory=dict)
@@ -80,11 +82,20 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
     late_reads: int = 1
     most_rows: int | None = None
     invalid: frozenset[int] = frozenset()
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _reads: int = 0
 
     def project(self) -> ProjectInfo:
         """See ``TaskSource.project``."""
-        return ProjectInfo(1, "in memory", self.label_config, len(self.tasks), len(self.annotations), self.active)
+        return ProjectInfo(
+            id=1,
+            title="in memory",
+            label_config=self.label_config,
+            task_count=len(self.tasks),
+            annotated_count=len(self.annotations),
+            active_version=self.active,
+            prediction_count=len(self.predictions),
+        )
 
     def pages(self, selection: Selection, *, after: int = 0) -> Iterator[TaskPage]:
         """See ``TaskSource.pages``."""
@@ -129,6 +140,11 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
         if fault in ("lose after", "half"):
             raise AmbiguousError("no answer")
         return len(stored)
+
+    def create_one(self, prediction: Prediction) -> None:
+        """See ``PredictionSink.create_one``; the next fault happens, ``half`` and ``short`` store nothing."""
+        with self.lock:
+            self.create([prediction])
 
     def carriers(self, model_version: str, first: int, last: int) -> Iterator[TaskId]:
         """See ``PredictionSink.carriers``."""

@@ -69,6 +69,8 @@ class LabelStudioClient:
         self.options = options
         self.url = options.url.rstrip("/")
         self._known = False
+        #: The server says that it is Django's own development server, which ``label-studio start`` runs.
+        self.development_server = False
         # No redirects: a redirected POST would silently become a GET.
         self._http = httpx.Client(
             timeout=httpx.Timeout(options.read_seconds, connect=options.connect_seconds),
@@ -152,6 +154,7 @@ class LabelStudioClient:
                 request_options={"timeout": seconds, "max_retries": 0},
             ),
         )
+        self.development_server = response.headers.get("server", "").startswith("WSGIServer")
         logger.debug("%s: %d in %.3f s", what, response.status_code, time.monotonic() - started)
         return self._answer(what, kind, response)
 
@@ -196,7 +199,9 @@ class LabelStudioClient:
                 status=status,
             )
         if status in (408, 429) or status >= 500:
-            raise _temporary(what, kind, response, finished=ours and isinstance(body, dict) and "status_code" in body)
+            finished = ours and isinstance(body, dict) and "status_code" in body
+            # The server's own words tell a locked database from anything else.
+            raise _temporary(f"{what}: {status}{': ' + _detail(body) if finished else ''}", kind, response, finished)
         if status == 404 and not ours and self._known:
             # A gateway's page, not Label Studio's own answer.
             raise TransientError(f"{what}: 404 from something in front of Label Studio")
@@ -211,8 +216,7 @@ class LabelStudioClient:
         raise PermanentError(message, hint="Check LABEL_STUDIO_URL.", status=response.status_code)
 
 
-def _temporary(what: str, kind: Literal["read", "write"], response: httpx.Response, *, finished: bool) -> LsbatchError:
-    message = f"{what}: {response.status_code}"
+def _temporary(message: str, kind: Literal["read", "write"], response: httpx.Response, finished: bool) -> LsbatchError:
     wait = _retry_after(response.headers.get("retry-after"))
     if kind == "read":
         return TransientError(message, retry_after=wait)

@@ -52,6 +52,8 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
             task_count=int(row.get("task_number") or 0),
             annotated_count=int(row.get("num_tasks_with_annotations") or 0),
             active_version=row.get("model_version") or "",
+            prediction_count=int(row.get("total_predictions_number") or 0),
+            one_writer=self.client.development_server,
             warnings=tuple(warnings),
         )
 
@@ -146,6 +148,11 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
         if not isinstance(answer, dict) or not isinstance(answer.get("created"), int):
             raise AmbiguousError(f"the import was answered without a count: {str(answer)[:100]!r}", finished=True)
         return int(answer["created"])
+
+    def create_one(self, prediction: Prediction) -> None:
+        """See ``PredictionSink.create_one``."""
+        # With the project, the server need not look it up.
+        self.client.write("POST", "/api/predictions/", {**_wire(prediction), "project": self.id})
 
     def surplus(self, model_version: str) -> int:
         """See ``PredictionSink.surplus``."""

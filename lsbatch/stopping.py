@@ -1,0 +1,72 @@
+"""A request to stop a run in order: what is under way is finished and recorded, nothing new begins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lsbatch.errors import ExitCode, StoppedError
+
+__all__ = ["Stop"]
+
+
+class Stop:
+    """Set once, from a signal handler, a clock or another thread; asked by everything that begins something new."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._reason = ""
+        self._exit_code = ExitCode.TEMPORARY
+
+    def ask(self, reason: str, exit_code: ExitCode) -> None:
+        """Ask for the end; the first reason counts. Does no more than a signal handler may."""
+        if not self._asked.is_set():
+            self._reason, self._exit_code = reason, exit_code
+            self._asked.set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked."""
+        return self._asked.is_set()
+
+    def check(self) -> None:
+        """Return if nobody asked.
+
+        Raises:
+            StoppedError: somebody did.
+        """
+        if self.asked:
+            raise StoppedError(
+                f"stopped: {self._reason}",
+                hint="What is done is kept: the same command continues.",
+                exit_code=self._exit_code,
+            )
+
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, or until somebody asks.
+
+        Raises:
+            StoppedError: somebody did.
+        """
+        self._asked.wait(max(0.0, seconds))
+        self.check()
+
+    @contextmanager
+    def after(self, seconds: float | None) -> Iterator[None]:
+        """Ask by itself so long after entering, unless the context ends before; None for never. A clock may jump."""
+        if seconds is None:
+            yield
+            return
+        began = time.monotonic()
+        timer = threading.Timer(
+            seconds,
+            lambda: self.ask(f"{time.monotonic() - began:.0f} s have passed (run.max_runtime)", ExitCode.TEMPORARY),
+        )
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
