@@ -47,28 +47,46 @@ class Guess:
 
 def why_not(label_config: LabelConfig, *object_tags: str) -> str | None:
     """Why there is no ``Choices`` on one of these object tags that can be predicted, or None if there is."""
-    wanted = " or ".join(object_tags)
-    control = label_config.find("Choices", *object_tags)
-    if control is None:
-        return f"it has no Choices on {wanted}"
+    reasons = [_unservable(control) for control in label_config.find_all("Choices", *object_tags)]
+    if None in reasons:
+        return None
+    return "; ".join(filter(None, reasons)) or f"it has no Choices on {' or '.join(object_tags)}"
+
+
+def _unservable(control: Control) -> str | None:
+    """Why this ``Choices`` cannot be predicted, or None."""
     if not control.data_key:
         return f"{control.object_tag} '{control.to_name}' shows no single key of the task's data"
+    if control.object_tag != "Image" and control.object_attributes.get("valueType") == "url":
+        return f"{control.object_tag} '{control.to_name}' shows what is behind an address (valueType), not a text"
+    if "true" in (control.attributes.get("perRegion"), control.attributes.get("perItem")):
+        return f"Choices '{control.name}' is about single regions or items (perRegion, perItem), not about the task"
+    if control.attributes.get("allowNested") == "true":
+        return f"Choices '{control.name}' has choices within choices (allowNested)"
     if len(control.labels) < 2:
         return f"Choices '{control.name}' has fewer than 2 choices of its own"
     return None
 
 
-def find_control(label_config: LabelConfig, *object_tags: str) -> Control:
-    """The first ``Choices`` of the label config on one of these object tags.
+def find_control(label_config: LabelConfig, *object_tags: str, name: str = "") -> Control:
+    """The ``Choices`` that is predicted: that of this name, else the first one that can be.
+
+    Args:
+        label_config: of the project.
+        object_tags: on one of which it must be.
+        name: of the control; empty for any.
 
     Raises:
-        ConfigError: there is none that can be predicted.
+        ConfigError: there is none that can be predicted, or none of this name.
     """
-    control = label_config.find("Choices", *object_tags)
-    why = why_not(label_config, *object_tags)
-    if control is None or why:
-        raise ConfigError(f"the label config cannot be served: {why}")
-    return control
+    controls = [control for control in label_config.find_all("Choices", *object_tags) if not _unservable(control)]
+    if not controls:
+        raise ConfigError(f"the label config cannot be served: {why_not(label_config, *object_tags)}")
+    for control in controls:
+        if name in ("", control.name):
+            return control
+    there = ", ".join(repr(control.name) for control in controls)
+    raise ConfigError(f"pipeline.params.control: there is no Choices {name!r} that can be predicted; there are {there}")
 
 
 # ------------------------------------------------------------------------------------------------ regions
@@ -164,7 +182,7 @@ def collect(
     for _, held_out, answer, row in sorted(usable, key=lambda entry: entry[0]):
         (examples.held_rows if held_out else examples.rows).append(row)
         (examples.held_answers if held_out else examples.answers).append(answer)
-    _check(examples)
+    _check(control, examples)
     return examples
 
 
@@ -174,21 +192,23 @@ def _batches(tasks: Iterable[TrainingTask]) -> Iterator[list[TrainingTask]]:
         yield batch
 
 
-def _check(examples: Examples[Row]) -> None:
+def _check(control: Control, examples: Examples[Row]) -> None:
     more = ""
     if examples.unread:
         task, cause = examples.unread[0]
         more = f"; {len(examples.unread)} cannot be used, such as task {task}: {cause}"
     if len(examples.rows) < FEWEST_TRAINING_TASKS:
         raise ConfigError(
-            f"too few annotations: {len(examples.rows)} usable, at least {FEWEST_TRAINING_TASKS} are needed{more}",
-            hint="Annotate more tasks. Tasks held out for the evaluation (retrain.holdout) are not counted here.",
+            f"too few annotations for '{control.name}': {len(examples.rows)} usable, at least {FEWEST_TRAINING_TASKS}"
+            f" are needed{more}",
+            hint="Annotate more tasks, or name another Choices in pipeline.params.control. Tasks held out for the"
+            " evaluation (retrain.holdout) are not counted here.",
         )
     answers = set(examples.answers)
     if len(answers) < 2:
         only = ", ".join(sorted(*answers)) or "nothing chosen"
         raise ConfigError(
-            f"all {len(examples.answers)} annotations have the same answer: {only}{more}",
+            f"all {len(examples.answers)} annotations for '{control.name}' have the same answer: {only}{more}",
             hint="Annotate tasks of at least one other label.",
         )
     if not examples.held_rows:

@@ -11,7 +11,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from lsbatch.entities import Task
 from lsbatch.errors import PipelineError, TransientError
@@ -26,7 +25,7 @@ from lsbatch.ports import (
     TrainingTask,
 )
 from lsbatch_pipelines.choices import collect, evaluate, find_control, why_not, write_result
-from lsbatch_pipelines.params import limited, read_params
+from lsbatch_pipelines.params import limited, named, read_params
 from lsbatch_pipelines.xgboost_head import Head, HeadOptions
 
 __all__ = ["ImageClassification", "ImageOptions"]
@@ -46,6 +45,8 @@ MOST_PIXELS = 89_000_000
 class ImageOptions:
     """``pipeline.params`` of image-classification."""
 
+    #: Name of the Choices to fill; without it the first that can be, and for predictions that of the training.
+    control: str = named()
     #: Rounds of boosting; each grows one tree a label.
     trees: int = limited(150, 1, 10_000)
     #: Most splits from a tree's root to a leaf.
@@ -60,7 +61,6 @@ class ImageClassification(Trainable):
     """Chooses labels for images.
 
     Args:
-        control: the Choices that it fills.
         media: reads the images; called from several threads.
         head: from features to labels.
         size: side in pixels of the square that images are scaled to.
@@ -69,9 +69,9 @@ class ImageClassification(Trainable):
 
     name: ClassVar[str] = "image-classification"
 
-    def __init__(self, control: Control, media: MediaReader, head: Head, size: int, model_version: str) -> None:
+    def __init__(self, media: MediaReader, head: Head, size: int, model_version: str) -> None:
         self.model_version = model_version
-        self._control = control
+        self._control = head.control
         self._media = media
         self._head = head
         self._size = size
@@ -85,17 +85,16 @@ class ImageClassification(Trainable):
     def build(cls, context: PipelineContext) -> Self:
         """See ``Pipeline.build``."""
         options = read_params(ImageOptions, context.params)
-        control = find_control(context.label_config, "Image")
-        head = Head.load(context.model_dir, control)
+        head = Head.load(context.model_dir, context.label_config, "Image", name=options.control)
         # The features must be those of the training, whatever the parameters say now.
         size = int(head.extra.get("size", options.size))
-        return cls(control, context.media, head, size, context.model_version)
+        return cls(context.media, head, size, context.model_version)
 
     @classmethod
     def fit(cls, context: PipelineContext, tasks: Iterable[TrainingTask], model_dir: Path) -> Evaluation:
         """See ``Trainable.fit``."""
         options = read_params(ImageOptions, context.params)
-        control = find_control(context.label_config, "Image")
+        control = find_control(context.label_config, "Image", name=options.control)
         examples = collect(control, tasks, lambda batch: read_images(batch, control, context.media, options.size))
         grown = HeadOptions(options.trees, options.max_depth, options.learning_rate, share_of_features=0.3)
         rows = np.stack(examples.rows)
@@ -118,6 +117,8 @@ def read_images(tasks: Sequence[Task], control: Control, media: MediaReader, siz
 
 
 def _read(task: Task, control: Control, media: MediaReader, size: int) -> Features | TaskFailure:
+    from PIL import UnidentifiedImageError  # here, since the driver only asks whether the pipeline fits
+
     key = control.data_key
     uri = task.data.get(key)
     if not isinstance(uri, str) or not uri:
@@ -129,8 +130,8 @@ def _read(task: Task, control: Control, media: MediaReader, size: int) -> Featur
         return TaskFailure(str(error))
     except UnidentifiedImageError:
         return TaskFailure("the image cannot be read: it is of no kind that Pillow knows")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return TaskFailure(f"the image cannot be read: {error}")
+    except Exception as error:  # on a broken file Pillow's decoders raise OSError, SyntaxError, struct.error and more
+        return TaskFailure(f"the image cannot be read: {str(error) or type(error).__name__}")
 
 
 def features(content: bytes, size: int) -> Features:
@@ -144,8 +145,10 @@ def features(content: bytes, size: int) -> Features:
         size: side in pixels of the square that it is scaled to.
 
     Raises:
-        OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: not an image, or too large a one.
+        Exception: not an image, a broken or too large one; of many kinds, since each decoder raises its own.
     """
+    from PIL import Image
+
     with Image.open(io.BytesIO(content)) as image:
         # Pillow itself refuses only at twice this size, and warns below.
         if image.width * image.height > MOST_PIXELS:

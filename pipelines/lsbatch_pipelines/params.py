@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from lsbatch.errors import ConfigError
 
-__all__ = ["Range", "limited", "read_params"]
+__all__ = ["Range", "limited", "named", "read_params"]
 
 Options = TypeVar("Options")
 
@@ -36,11 +36,17 @@ def limited(default: Any, least: float, most: float, *, multiple_of: int = 0) ->
     return dataclasses.field(default=default, metadata={"range": Range(least, most, multiple_of)})
 
 
+def named(default: str = "") -> Any:
+    """A field of an options dataclass that holds a name."""
+    return dataclasses.field(default=default, metadata={"range": None})
+
+
 def read_params(options: type[Options], params: Mapping[str, Any]) -> Options:
     """The options that ``params`` give, defaults where they say nothing.
 
     Args:
-        options: a frozen dataclass whose fields are ``int`` or ``float`` and were made by ``limited``.
+        options: a frozen dataclass; fields of ``int`` and ``float`` were made by ``limited``, those of ``str`` by
+            ``named``.
         params: as they stand in the configuration, unchecked.
 
     Raises:
@@ -66,8 +72,10 @@ def _nearest(key: str, known: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _why_wrong(value: object, kind: type, allowed: Range) -> str:
+def _why_wrong(value: object, kind: type, allowed: Range | None) -> str:
     """Why the value is none of this kind and range, or an empty text."""
+    if allowed is None:
+        return "" if isinstance(value, str) and value else f"must be a name, got {value!r}"
     number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
     if number and isinstance(value, int | float) and math.isfinite(value) and value in allowed:
         return ""

@@ -7,19 +7,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from lsbatch.entities import Task
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import Control, LabelConfig
 from lsbatch.ports import Evaluation, PipelineContext, TaskFailure, TaskResult, Trainable, TrainingTask
 from lsbatch_pipelines.choices import collect, evaluate, find_control, why_not, write_result
-from lsbatch_pipelines.params import limited, read_params
+from lsbatch_pipelines.params import limited, named, read_params
 from lsbatch_pipelines.xgboost_head import Head, HeadOptions, damaged, no_model
+
+if TYPE_CHECKING:
+    # Loaded where texts are weighed: the driver only asks whether the pipeline fits.
+    from scipy.sparse import csr_matrix
 
 __all__ = ["TextClassification", "TextOptions"]
 
@@ -33,6 +36,8 @@ MOST_CHARACTERS = 100_000
 class TextOptions:
     """``pipeline.params`` of text-classification."""
 
+    #: Name of the Choices to fill; without it the first that can be, and for predictions that of the training.
+    control: str = named()
     #: Rounds of boosting; each grows one tree a label.
     trees: int = limited(100, 1, 10_000)
     #: Most splits from a tree's root to a leaf.
@@ -47,7 +52,6 @@ class TextClassification(Trainable):
     """Chooses labels for texts.
 
     Args:
-        control: the Choices that it fills.
         words: counts and weighs words.
         head: from weights to labels.
         model_version: of its predictions.
@@ -55,9 +59,9 @@ class TextClassification(Trainable):
 
     name: ClassVar[str] = "text-classification"
 
-    def __init__(self, control: Control, words: _Words, head: Head, model_version: str) -> None:
+    def __init__(self, words: _Words, head: Head, model_version: str) -> None:
         self.model_version = model_version
-        self._control = control
+        self._control = head.control
         self._words = words
         self._head = head
 
@@ -69,18 +73,17 @@ class TextClassification(Trainable):
     @classmethod
     def build(cls, context: PipelineContext) -> Self:
         """See ``Pipeline.build``."""
-        read_params(TextOptions, context.params)
-        control = find_control(context.label_config, *OBJECT_TAGS)
+        options = read_params(TextOptions, context.params)
         if context.model_dir is None:
             raise no_model()
-        head = Head.load(context.model_dir, control)
-        return cls(control, _Words.load(context.model_dir), head, context.model_version)
+        head = Head.load(context.model_dir, context.label_config, *OBJECT_TAGS, name=options.control)
+        return cls(_Words.load(context.model_dir), head, context.model_version)
 
     @classmethod
     def fit(cls, context: PipelineContext, tasks: Iterable[TrainingTask], model_dir: Path) -> Evaluation:
         """See ``Trainable.fit``."""
         options = read_params(TextOptions, context.params)
-        control = find_control(context.label_config, *OBJECT_TAGS)
+        control = find_control(context.label_config, *OBJECT_TAGS, name=options.control)
         examples = collect(control, tasks, lambda batch: [read_text(task, control) for task in batch])
         words = _Words.fit(examples.rows, options.max_features)
         grown = HeadOptions(options.trees, options.max_depth, options.learning_rate, share_of_features=0.5)
@@ -153,6 +156,8 @@ class _Words:
 
     def weigh(self, texts: Sequence[str]) -> csr_matrix:
         """Weights, shape (texts, columns), float32, sparse."""
+        from scipy.sparse import csr_matrix
+
         if not texts:
             return csr_matrix((0, len(self._vocabulary)), dtype=np.float32)
         return self._vectorizer.transform(texts)

@@ -1,7 +1,7 @@
 """The learning part of the pipelines for choices: gradient-boosted trees from features to labels.
 
-Stored as ``model.ubj`` (XGBoost's own format) and ``labels.json``: the labels in the order of the model's outputs,
-whether several may be chosen, and the options that the features were made with.
+Stored as ``model.ubj`` (XGBoost's own format) and ``labels.json``: the control that is filled, its labels in the order
+of the model's outputs, whether several may be chosen, and the options that the features were made with.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from lsbatch.errors import ConfigError
-from lsbatch.label_config import Control
-from lsbatch_pipelines.choices import Answer, Guess
+from lsbatch.label_config import Control, LabelConfig
+from lsbatch_pipelines.choices import Answer, Guess, find_control
 
 if TYPE_CHECKING:
-    # Two seconds to import, and the driver only asks whether a pipeline fits: it is loaded where it is used.
+    # Seconds to import, and the driver only asks whether a pipeline fits: they are loaded where they are used.
     import xgboost
+    from scipy.sparse import csr_matrix
 
 __all__ = ["Head", "HeadOptions", "Matrix", "damaged", "no_model"]
 
 #: Features: one row a task, float32. What a sparse matrix leaves out counts as missing, in training as in prediction.
-Matrix: TypeAlias = NDArray[np.float32] | csr_matrix
+Matrix: TypeAlias = "NDArray[np.float32] | csr_matrix"
 
 MODEL, LABELS = "model.ubj", "labels.json"
 SHARE_OF_ROWS = 0.8  # that each tree is grown on
@@ -53,17 +53,17 @@ class Head:
     """Trees for the labels of one control.
 
     Args:
-        booster: one output for each label: probabilities that sum to 1, or one each where ``multiple``.
+        booster: one output for each label: probabilities that sum to 1, or one each where several may be chosen.
+        control: what the guesses are for.
         labels: in the order of the outputs, which is the label config's.
-        multiple: several labels may be chosen.
         extra: what the pipeline stored beside the labels.
     """
 
     def __init__(
-        self, booster: xgboost.Booster, labels: Sequence[str], *, multiple: bool, extra: Mapping[str, Any]
+        self, booster: xgboost.Booster, control: Control, labels: Sequence[str], *, extra: Mapping[str, Any]
     ) -> None:
+        self.control = control
         self.labels = tuple(labels)
-        self.multiple = multiple
         self.extra = extra
         self._booster = booster
 
@@ -109,7 +109,7 @@ class Head:
             target = chosen.argmax(axis=1)
         data = xgboost.DMatrix(matrix, target, nthread=settings["nthread"])
         booster = xgboost.train(settings, data, num_boost_round=options.trees)
-        return cls(booster, labels, multiple=control.multiple, extra=extra)
+        return cls(booster, control, labels, extra=extra)
 
     def predict(self, matrix: Matrix) -> list[Guess]:
         """One guess a row, each by itself, on one core.
@@ -126,7 +126,7 @@ class Head:
             return []
         outputs = self._booster.predict(xgboost.DMatrix(matrix, nthread=1))
         probabilities = np.asarray(outputs, dtype=np.float64).reshape(matrix.shape[0], len(self.labels))
-        if not self.multiple:
+        if not self.control.multiple:
             return [Guess((self.labels[int(row.argmax())],), _score(row.max())) for row in probabilities]
         sure = np.maximum(probabilities, 1 - probabilities).mean(axis=1)
         return [
@@ -137,19 +137,22 @@ class Head:
     def save(self, folder: Path) -> None:
         """Write ``model.ubj`` and ``labels.json``."""
         self._booster.save_model(folder / MODEL)
-        content = {"labels": self.labels, "multiple": self.multiple, **self.extra}
+        control = {"control": self.control.name, "labels": self.labels, "multiple": self.control.multiple}
+        content = {**control, **self.extra}
         (folder / LABELS).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path | None, control: Control) -> Head:
+    def load(cls, folder: Path | None, label_config: LabelConfig, *object_tags: str, name: str = "") -> Head:
         """Read what ``save`` wrote.
 
         Args:
             folder: with the model's files; None where nothing is trained.
-            control: what the guesses are for.
+            label_config: of the project.
+            object_tags: on one of which the control must be.
+            name: of the control that the configuration wants; empty for that of the training.
 
         Raises:
-            ConfigError: no model, a damaged one, or one that does not fit the control.
+            ConfigError: no model, a damaged one, or one that does not fit the label config or ``name``.
         """
         import xgboost
 
@@ -157,18 +160,36 @@ class Head:
             raise no_model()
         try:
             stored = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-            labels, multiple = [str(label) for label in stored.pop("labels")], bool(stored.pop("multiple"))
+            trained_for, multiple = str(stored.pop("control")), bool(stored.pop("multiple"))
+            labels = [str(label) for label in stored.pop("labels")]
             booster = xgboost.Booster({"nthread": 1}, model_file=_existing(folder / MODEL))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, xgboost.core.XGBoostError) as error:
             raise damaged(folder, error) from error
+        if name and name != trained_for:
+            raise ConfigError(
+                f"the model in {folder} was trained for '{trained_for}', not for '{name}'",
+                hint="Correct pipeline.params.control, or run lsbatch retrain --project N again.",
+            )
+        control = _still_fits(folder, label_config, object_tags, trained_for)
         unknown = [label for label in labels if label not in control.labels]
         if unknown or multiple != control.multiple:
             why = f"has no choice {', '.join(map(repr, unknown))}" if unknown else "now says otherwise of choice="
-            raise ConfigError(
-                f"the model in {folder} does not fit the label config: '{control.name}' {why}",
-                hint="The label config changed since the training: run lsbatch retrain --project N again.",
-            )
-        return cls(booster, labels, multiple=multiple, extra=stored)
+            raise _unfit(folder, f"'{control.name}' {why}")
+        return cls(booster, control, labels, extra=stored)
+
+
+def _still_fits(folder: Path, label_config: LabelConfig, object_tags: Sequence[str], name: str) -> Control:
+    try:
+        return find_control(label_config, *object_tags, name=name)
+    except ConfigError as error:
+        raise _unfit(folder, f"it has no Choices '{name}' that can be predicted") from error
+
+
+def _unfit(folder: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"the model in {folder} does not fit the label config: {why}",
+        hint="The label config changed since the training: run lsbatch retrain --project N again.",
+    )
 
 
 def no_model() -> ConfigError:
