@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-__all__ = ["Chunk", "ChunkSizer", "ChunkState", "check_transition", "plan_batches", "rechunk"]
+__all__ = ["Chunk", "ChunkSizer", "ChunkState", "check_transition", "rechunk", "rechunk_parts"]
 
 T = TypeVar("T")
 
@@ -85,6 +84,55 @@ class ChunkSizer:
         self.tasks = max(self.LEAST, min(wanted, 4 * self.tasks, self.MOST))
 
 
+class _Group(Generic[T]):
+    """Elements that become a chunk once there are enough of them."""
+
+    def __init__(self, sizer: ChunkSizer, weigh: Callable[[T], int], most_weight: int) -> None:
+        self._sizer, self._weigh, self._most_weight = sizer, weigh, most_weight
+        self.elements: list[T] = []
+        self._weight = 0
+
+    def add(self, element: T) -> list[T]:
+        """The chunk that is full now and has no room for this element; empty while there is room."""
+        full: list[T] = []
+        added = self._weigh(element)
+        if self.elements and (len(self.elements) >= self._sizer.tasks or self._weight + added > self._most_weight):
+            full, self.elements, self._weight = self.elements, [], 0
+        self.elements.append(element)
+        self._weight += added
+        return full
+
+
+def rechunk_parts(
+    pages: Iterable[tuple[int, Sequence[T] | None]],
+    sizer: ChunkSizer,
+    *,
+    weigh: Callable[[T], int] = lambda _: 0,
+    most_weight: int = CHUNK_BYTES,
+) -> Iterator[list[T]]:
+    """Regroup pages of several parts into lists of ``sizer.tasks`` elements of one part each, asked anew for each list.
+
+    The order within a part is kept, and nothing is left out.
+
+    Args:
+        pages: number of a part with some of its elements, or with None at its end.
+        sizer: how many elements a list should have.
+        weigh: an element's weight, such as its bytes.
+        most_weight: a list weighs no more than this, unless its one element does.
+    """
+    groups: dict[int, _Group[T]] = {}
+    for number, page in pages:
+        if page is None:
+            if (ended := groups.pop(number, None)) and ended.elements:
+                yield ended.elements
+            continue
+        group = groups.setdefault(number, _Group(sizer, weigh, most_weight))
+        for element in page:
+            if full := group.add(element):
+                yield full
+    yield from (group.elements for group in groups.values() if group.elements)
+
+
 def rechunk(
     pages: Iterable[Sequence[T]],
     sizer: ChunkSizer,
@@ -92,39 +140,5 @@ def rechunk(
     weigh: Callable[[T], int] = lambda _: 0,
     most_weight: int = CHUNK_BYTES,
 ) -> Iterator[list[T]]:
-    """Regroup pages into lists of ``sizer.tasks`` elements, asked anew for each; order kept, nothing left out.
-
-    Args:
-        pages: the elements.
-        sizer: how many elements a list should have.
-        weigh: an element's weight, such as its bytes.
-        most_weight: a list weighs no more than this, unless its one element does.
-    """
-    chunk: list[T] = []
-    weight = 0
-    for element in chain.from_iterable(pages):
-        added = weigh(element)
-        if chunk and (len(chunk) >= sizer.tasks or weight + added > most_weight):
-            yield chunk
-            chunk, weight = [], 0
-        chunk.append(element)
-        weight += added
-    if chunk:
-        yield chunk
-
-
-def plan_batches(chunks: Iterable[Chunk], most_rows: int) -> Iterator[list[Chunk]]:
-    """Group chunks, in order, into import batches of at most ``most_rows`` predictions.
-
-    A chunk is never cut, so that one with more predictions than that is a batch of its own.
-    """
-    batch: list[Chunk] = []
-    rows = 0
-    for chunk in chunks:
-        if batch and rows + chunk.predicted > most_rows:
-            yield batch
-            batch, rows = [], 0
-        batch.append(chunk)
-        rows += chunk.predicted
-    if batch:
-        yield batch
+    """As ``rechunk_parts`` for pages of one part."""
+    return rechunk_parts(((0, page) for page in pages), sizer, weigh=weigh, most_weight=most_weight)

@@ -26,6 +26,8 @@ MEMORY = 0.7
 FIXED_SHARE = 0.05
 #: The shortest request that is worth its overhead, in seconds.
 SHORTEST_SECONDS = 2.0
+#: A plan is made anew after each request, and looks no further ahead than this.
+MOST_BULKS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,10 @@ class Plan:
 
 def plan(rows: int, model: CostModel, standing: Standing, limits: Limits) -> Plan:
     """The cheapest way to bring so many predictions, none of whose tasks holds anything yet, to the server."""
-    best, bulks, spent, left, now = (rows * model.single, (), rows), [], 0.0, rows, standing
-    while left and len(bulks) < 1_000:
+    best: tuple[float, tuple[int, ...], int] = (rows * model.single, (), rows)
+    bulks: list[int] = []
+    spent, left, now = 0.0, rows, standing
+    while left and len(bulks) < MOST_BULKS:
         size = min(left, limits.rows, model.largest(limits.seconds, now))
         if size == 0:
             break

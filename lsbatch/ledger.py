@@ -23,8 +23,8 @@ CREATE TABLE IF NOT EXISTS chunks (
     number INTEGER PRIMARY KEY, state TEXT NOT NULL, first_task INTEGER NOT NULL, last_task INTEGER NOT NULL,
     tasks INTEGER NOT NULL, predicted INTEGER NOT NULL DEFAULT 0, batch INTEGER);
 CREATE TABLE IF NOT EXISTS batches (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, sent_at REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 1,
-    settled INTEGER NOT NULL DEFAULT 0);
+    number INTEGER PRIMARY KEY AUTOINCREMENT, sent_at REAL NOT NULL, uptime REAL NOT NULL, boot TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 1, settled INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS dead_letters (
     task_id INTEGER PRIMARY KEY, stage TEXT NOT NULL, cause TEXT NOT NULL, attempts INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS replaced (prediction_id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL, batch INTEGER);
@@ -36,12 +36,32 @@ _CHUNK = "SELECT number, state, first_task, last_task, tasks, predicted FROM chu
 
 @dataclass(frozen=True, slots=True)
 class ImportBatch:
-    """Chunks sent together; ``sent_at`` is the Unix time in seconds at which the last request of it left."""
+    """Chunks sent together.
+
+    Attributes:
+        number: unique in the run.
+        age_seconds: how long ago the last request of it had left when it was read from the ledger.
+        attempts: how often it was taken up.
+        chunks: whole ones, ascending.
+    """
 
     number: int
-    sent_at: float
+    age_seconds: float
     attempts: int
     chunks: tuple[Chunk, ...]
+
+
+def _boot() -> str:
+    """Differs from one start of this machine to the next, where the system tells (Linux)."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text(encoding="ascii").strip() if path.is_file() else ""
+
+
+def _age(sent_at: float, uptime: float, boot: str) -> float:
+    """Seconds since then: by the clock that never jumps if the machine has run since, else by the wall clock."""
+    if boot and boot == _boot() and time.monotonic() >= uptime:
+        return time.monotonic() - uptime
+    return max(0.0, time.time() - sent_at)
 
 
 class Ledger:
@@ -182,9 +202,9 @@ class Ledger:
             chunks: what is sent.
             replaced: ids of the predictions that these tasks carry and that are deleted first, by task.
         """
-        now = time.time()
         with self._transaction() as db:
-            number = db.execute("INSERT INTO batches (sent_at) VALUES (?)", (now,)).lastrowid or 0
+            now = (time.time(), time.monotonic(), _boot())
+            number = db.execute("INSERT INTO batches (sent_at, uptime, boot) VALUES (?, ?, ?)", now).lastrowid or 0
             for chunk in chunks:
                 _move(db, chunk.number, ChunkState.SENDING)
                 db.execute("UPDATE chunks SET batch = ? WHERE number = ?", (number, chunk.number))
@@ -192,24 +212,28 @@ class Ledger:
                 "INSERT OR REPLACE INTO replaced VALUES (?, ?, ?)",
                 [(prediction, task, number) for task, ids in (replaced or {}).items() for prediction in ids],
             )
-        return ImportBatch(number, now, 1, tuple(chunks))
+        return ImportBatch(number, 0.0, 1, tuple(chunks))
 
     def replaced(self, batch: ImportBatch) -> list[int]:
         """Ids of the predictions that this batch replaces."""
         rows = self._rows("SELECT prediction_id FROM replaced WHERE batch = ? ORDER BY prediction_id", batch.number)
         return [int(row[0]) for row in rows]
 
+    def replaced_count(self) -> int:
+        """How many predictions all batches so far replace."""
+        return int(self._rows("SELECT count(*) FROM replaced")[0][0])
+
     def intend_again(self, batch: ImportBatch) -> ImportBatch:
         """Note, before the request leaves, that what is missing of this batch is being sent."""
-        now = time.time()
         with self._transaction() as db:
-            db.execute("UPDATE batches SET sent_at = ?, attempts = attempts + 1 WHERE number = ?", (now, batch.number))
-        return ImportBatch(batch.number, now, batch.attempts + 1, batch.chunks)
+            _leaves(db, batch)
+            db.execute("UPDATE batches SET attempts = attempts + 1 WHERE number = ?", (batch.number,))
+        return ImportBatch(batch.number, 0.0, batch.attempts + 1, batch.chunks)
 
     def leaving(self, batch: ImportBatch) -> None:
         """Note that one more request of this batch leaves now: what a resumed run must wait for counts from here."""
         with self._transaction() as db:
-            db.execute("UPDATE batches SET sent_at = ? WHERE number = ?", (time.time(), batch.number))
+            _leaves(db, batch)
 
     def imported(self, batch: ImportBatch, letters: Iterable[DeadLetter] = ()) -> None:
         """The server holds the predictions of these chunks, but for these dead letters."""
@@ -228,13 +252,17 @@ class Ledger:
 
     def unsettled(self) -> list[ImportBatch]:
         """Batches whose fate is unknown: the run ended while they were being sent."""
-        rows = self._rows("SELECT number, sent_at, attempts FROM batches WHERE settled = 0 ORDER BY number")
+        rows = self._rows(
+            "SELECT number, sent_at, uptime, boot, attempts FROM batches WHERE settled = 0 ORDER BY number"
+        )
         found = []
-        for number, sent_at, attempts in rows:
+        for number, sent_at, uptime, boot, attempts in rows:
             chunks = self._rows(
                 f"{_CHUNK} WHERE batch = ? AND state = ? ORDER BY first_task", number, ChunkState.SENDING
             )
-            found.append(ImportBatch(number, sent_at, attempts, tuple(_chunk(row) for row in chunks)))
+            found.append(
+                ImportBatch(number, _age(sent_at, uptime, boot), attempts, tuple(_chunk(row) for row in chunks))
+            )
         return found
 
     # -------------------------------------------------------------------------------------------- quarantine
@@ -264,6 +292,11 @@ class Ledger:
 def _chunk(row: Sequence[Any]) -> Chunk:
     number, state, first, last, tasks, predicted = row
     return Chunk(number, ChunkState(state), first, last, tasks, predicted)
+
+
+def _leaves(db: sqlite3.Connection, batch: ImportBatch) -> None:
+    now = (time.time(), time.monotonic(), _boot(), batch.number)
+    db.execute("UPDATE batches SET sent_at = ?, uptime = ?, boot = ? WHERE number = ?", now)
 
 
 def _move(db: sqlite3.Connection, number: int, state: ChunkState) -> None:

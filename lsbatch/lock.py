@@ -6,41 +6,52 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from lsbatch.errors import LockedError
 from lsbatch.run_dir import disk_errors
+from lsbatch.stopping import Stop
 
-__all__ = ["hold"]
+__all__ = ["hold", "is_held"]
+
+#: How often a lock that another process holds is tried.
+POLL_SECONDS = 0.2
 
 
 @contextmanager
-def hold(folder: Path, model_version: str) -> Iterator[None]:
+def hold(folder: Path, model_version: str, *, wait_seconds: float, stop: Stop) -> Iterator[None]:
     """Hold the lock of this version in a project's folder.
 
+    Args:
+        folder: where the locks of the project are.
+        model_version: what is locked.
+        wait_seconds: how long to wait for a process that holds it.
+        stop: ends the wait.
+
     Raises:
+        StoppedError: somebody asked to stop while it was waited for.
         LockedError: another process holds it; says which.
         ConfigError: the folder cannot be written.
     """
-    name = hashlib.sha256(model_version.encode()).hexdigest()[:16]
-    path = folder / f"{name}.lock"
-    holder = folder / f"{name}.holder.json"
+    path = _path(folder, model_version)
+    holder = path.with_suffix(".holder.json")
     with disk_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
-    try:
-        with disk_errors(path):
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise LockedError(
-            f"another run works on version {model_version} of this project: {_who(holder)}",
-            hint="Wait until it ends, or stop it; then run this again.",
-        ) from None
+    deadline = time.monotonic() + wait_seconds
+    while not _acquired(lock, path):
+        if time.monotonic() >= deadline:
+            raise LockedError(
+                f"another run works on version {model_version} of this project: {_who(holder)}",
+                hint="Wait until it ends, with --wait SECONDS if you like, or stop it; then run this again.",
+            )
+        stop.sleep(POLL_SECONDS)
     try:
         with disk_errors(holder):
             since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -49,6 +60,31 @@ def hold(folder: Path, model_version: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(folder: Path, model_version: str) -> bool:
+    """Whether a process holds the lock of this version now."""
+    path = _path(folder, model_version)
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    if not _acquired(lock, path):
+        return True
+    lock.release()
+    return False
+
+
+def _acquired(lock: BaseFileLock, path: Path) -> bool:
+    try:
+        with disk_errors(path):
+            lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
+def _path(folder: Path, model_version: str) -> Path:
+    return folder / f"{hashlib.sha256(model_version.encode()).hexdigest()[:16]}.lock"
 
 
 def _who(holder: Path) -> str:

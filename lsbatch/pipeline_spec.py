@@ -17,6 +17,7 @@ from lsbatch.errors import ConfigError, LsbatchError, RefusedError
 from lsbatch.label_config import LabelConfig
 from lsbatch.ports import MediaReader, Pipeline, PipelineContext
 from lsbatch.predictor import Predictor
+from lsbatch.shipping import located, pack
 from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient
 from lsbatch_connectors.media import MediaOptions, UriMedia
 
@@ -151,16 +152,29 @@ class PipelineSpec:
         parts = [self.pipeline, self.folder, self.params, self.label_config, self.model_version, self.model_dir]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
+    def parcels(self) -> dict[str, bytes]:
+        """See ``PredictorFactory.parcels``: the model's files, and the user's own module if it lies in ``folder``."""
+        found = {}
+        if self.model_dir is not None:
+            folder = Path(self.model_dir)
+            found[self.model_dir] = pack(folder, _files(folder))
+        top = self.pipeline.partition(":")[0].partition(".")[0] if ":" in self.pipeline else ""
+        here = Path(self.folder)
+        own = [here / f"{top}.py"] if (here / f"{top}.py").is_file() else _files(here / top) if top else []
+        if own:
+            found[self.folder] = pack(here, own)
+        return found
+
     def __call__(self) -> Predictor:
         """See ``PredictorFactory``."""
         label_config = LabelConfig(self.label_config)
-        pipeline = load_pipeline(self.pipeline, Path(self.folder), label_config)
+        pipeline = load_pipeline(self.pipeline, located(self.folder), label_config)
         context = PipelineContext(
             label_config=label_config,
             params=self.params,
             media=self.media.reader(),
             model_version=self.model_version,
-            model_dir=None if self.model_dir is None else Path(self.model_dir),
+            model_dir=None if self.model_dir is None else located(self.model_dir),
         )
         try:
             built = pipeline.build(context)
@@ -169,3 +183,7 @@ class PipelineSpec:
         except (Exception, SystemExit) as error:  # somebody else's code
             raise ConfigError(f"pipeline {self.pipeline} cannot be built: {type(error).__name__}: {error}") from error
         return Predictor(built, label_config, self.model_version)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -178,11 +179,21 @@ class Selection:
         without_version: leave out tasks that carry a prediction of exactly this version; empty for all tasks.
         untouched_only: leave out tasks that have annotations (cancelled ones too) or drafts.
         limit: at most this many tasks, lowest ids first; None for all.
+        view: id of a data-manager tab whose filters narrow the selection; None for none.
+        filters: data-manager filters as JSON text, ``{"conjunction": ..., "items": [...]}``; empty for none.
+        task_ids: only these, ascending, each once; None for all.
+        created_since: tasks created at this time or later, in UTC.
+        created_until: tasks created before this time, in UTC.
     """
 
     without_version: str = ""
     untouched_only: bool = False
     limit: int | None = None
+    view: int | None = None
+    filters: str = ""
+    task_ids: tuple[int, ...] | None = None
+    created_since: datetime | None = None
+    created_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +238,16 @@ class TaskSource(Protocol):
         """The project. May be repeated."""
         ...
 
-    def pages(self, selection: Selection, *, after: int = 0) -> Iterator[TaskPage]:
-        """The selected tasks with an id greater than ``after``, each exactly once, ids ascending over all pages.
+    def split(self, selection: Selection, parts: int) -> Sequence[tuple[int, int]]:
+        """Ranges of task ids (first, last), disjoint and ascending, that hold the selected tasks in about equal parts.
+
+        At most ``parts`` of them; none when nothing is selected. Tasks that are added later with higher ids are not in
+        them. May be repeated.
+        """
+        ...
+
+    def pages(self, selection: Selection, *, after: int = 0, last: int | None = None) -> Iterator[TaskPage]:
+        """The selected tasks with an id greater than ``after`` and at most ``last``, each once, ids ascending.
 
         Raises:
             TransientError: the source did not answer, or answered with fewer tasks than it said there are.
@@ -274,8 +293,38 @@ class PredictionSink(Protocol):
         """Tasks with an id from ``first`` to ``last`` (both included) that carry exactly this version, ascending."""
         ...
 
+    def count_carriers(self, model_version: str, task_ids: Sequence[TaskId]) -> int:
+        """How many of these tasks (ids ascending, unique) exist and carry exactly this version.
+
+        Far cheaper than ``carriers``, which says which: one request where few other ids lie between these.
+        """
+        ...
+
     def existing(self, first: int, last: int) -> Iterator[TaskId]:
         """Tasks that still exist with an id from ``first`` to ``last`` (both included), ascending."""
+        ...
+
+    def prediction_ids(self, model_version: str, first: int, last: int) -> Iterator[tuple[TaskId, tuple[int, ...]]]:
+        """Ids, oldest first, of the predictions of exactly this version on each task with an id in this range.
+
+        Tasks that carry none are left out; the others ascend.
+        """
+        ...
+
+    def delete(self, prediction_id: int) -> None:
+        """Delete one prediction. Safe to repeat: one that is gone already counts as deleted."""
+        ...
+
+    def stale_counters(self, first: int, last: int) -> int:
+        """Tasks with an id in this range that the server shows with a wrong number of predictions."""
+        ...
+
+    def repair_counters(self) -> None:
+        """Have the server count the predictions of the whole project again. Safe to repeat.
+
+        Raises:
+            TransientError, AmbiguousError: it may not have finished.
+        """
         ...
 
     def surplus(self, model_version: str) -> int:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lsbatch.entities import DeadLetter
 from lsbatch.errors import ExitCode
 
-__all__ = ["AuditProof", "RunReport", "causes"]
-
-MOST_CAUSES = 10
+__all__ = ["AuditProof", "RunReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +41,18 @@ class AuditProof:
         return self.missing_count == 0 and self.surplus == 0 and self.confirmed + self.gone == self.expected
 
 
-def causes(letters: Iterable[DeadLetter]) -> dict[str, int]:
-    """The most frequent causes with their number of tasks, most first."""
-    return dict(Counter(f"{letter.stage}: {letter.cause}" for letter in letters).most_common(MOST_CAUSES))
-
-
 @dataclass
 class RunReport:
-    """A run's report. ``selected = predicted + quarantined``; ``imported`` were sent and counted by the server."""
+    """A run's report. ``selected = predicted + quarantined``; ``imported`` were sent and counted by the server.
+
+    Attributes:
+        state: ``running``, ``finished``, ``failed``, ``interrupted``, ``stopped`` or ``over budget``.
+        allowed: most quarantined tasks that the error budget allows.
+        replaced: predictions of the version that were deleted in favour of new ones.
+        stale_counters: tasks whose number of predictions Label Studio shows wrong, after what could be repaired was.
+        seconds: by stage; ``import`` is what came after the last task was predicted.
+        error: what ended the run, in words.
+    """
 
     run: str
     project: int
@@ -62,12 +62,17 @@ class RunReport:
     selected: int = 0
     predicted: int = 0
     quarantined: int = 0
+    allowed: int = 0
     imported: int = 0
     requests: int = 0
+    ambiguous: int = 0
+    replaced: int = 0
+    stale_counters: int = 0
     causes: dict[str, int] = field(default_factory=dict)
     audit: AuditProof | None = None
     activated: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    error: str = ""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -83,7 +88,7 @@ class RunReport:
         """What the process should end with."""
         if self.audit is not None and not self.audit.passed:
             return ExitCode.AUDIT_FAILED
-        if self.quarantined and self.quarantined == self.selected:
+        if self.quarantined > self.allowed:
             return ExitCode.BUDGET_SPENT
         return ExitCode.QUARANTINED if self.quarantined else ExitCode.DONE
 
@@ -119,6 +124,8 @@ class RunReport:
                     ("surplus removed", self.audit.removed),
                     ("missing", self.audit.missing_count),
                     ("surplus", self.audit.surplus),
+                    ("replaced", self.replaced),
+                    ("stale counters", self.stale_counters),
                 )
                 if count
             ]

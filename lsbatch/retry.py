@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -38,7 +39,7 @@ def _log(state: RetryCallState) -> None:
     logger.warning("%s; attempt %d, trying again in %.1f s", error, state.attempt_number, seconds)
 
 
-def retry_transient(call: Callable[[], T], *, seconds: float) -> T:
+def retry_transient(call: Callable[[], T], *, seconds: float, sleep: Callable[[float], None] = time.sleep) -> T:
     """Call until it does not raise ``TransientError``, for at most ``seconds`` in all.
 
     Raises:
@@ -55,5 +56,6 @@ def retry_transient(call: Callable[[], T], *, seconds: float) -> T:
         wait=wait_seconds,
         before_sleep=_log,
         reraise=True,
+        sleep=sleep,
     )
     return policy(call)

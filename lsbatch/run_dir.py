@@ -2,30 +2,37 @@
 
 manifest.json               what the run was asked to do
 ledger.sqlite               what is true so far
+selection.json              which tasks, as it was resolved when the run began
 tasks/00000.parquet         id: int64, data: string (JSON)
 predictions/00000.parquet   task_id: int64, result: string (JSON), score: float64 or null, model_version: string
 dead_letters.jsonl          one line a quarantined task, written when the run ends
-run_results.json            the report
+run_results.json            the report, written as the run goes
+log.jsonl                   what was logged, one JSON object a line, over all processes that worked on the run
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lsbatch.entities import DeadLetter, Prediction, Task, TaskId
 from lsbatch.errors import ConfigError
+from lsbatch.ports import Selection
 
 __all__ = ["PREDICTIONS", "TASKS", "RunDir", "predictions_table", "table_predictions", "table_tasks", "tasks_table"]
 
 TASKS = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("data", pa.string(), nullable=False)])
+#: Fields of a selection that are times.
+_TIMES = ("created_since", "created_until")
 PREDICTIONS = pa.schema(
     [
         pa.field("task_id", pa.int64(), nullable=False),
@@ -84,8 +91,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none: beside it, flushed to the disk, renamed.
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """An open file that is at ``path``, flushed to the disk, when all went well; else what was there before stays.
 
     Raises:
         ConfigError: the disk is full, or the folder cannot be written.
@@ -95,12 +103,24 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with beside.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or none, as ``whole_file`` does."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, each with its end, as ``whole_file`` does."""
+    with whole_file(path) as file:
+        file.writelines(line.encode() for line in lines)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -134,7 +154,9 @@ class RunDir:
         self.path = path
         self.ledger = path / "ledger.sqlite"
         self.results = path / "run_results.json"
+        self.log = path / "log.jsonl"
         self._manifest = path / "manifest.json"
+        self._selection = path / "selection.json"
 
     @property
     def id(self) -> str:
@@ -160,6 +182,47 @@ class RunDir:
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f"{self._manifest} is missing or damaged: {error}") from error
 
+    def settings(self) -> dict[str, Any]:
+        """The settings that it was started with, by path, for a command that goes on with it.
+
+        Raises:
+            ConfigError: the manifest is missing or damaged, or the run did not predict.
+        """
+        manifest = self.manifest()
+        if manifest.get("operation") != "predict":
+            raise ConfigError(
+                f"run {self.id} is one of lsbatch {manifest.get('operation')}",
+                hint="Give the command that started it again; what the server holds already is left out.",
+            )
+        paths = {"project": "project", "origin": "pipeline.name", "params": "pipeline.params"}
+        settings = {path: manifest.get(key) for key, path in paths.items()}
+        return {**settings, "pipeline.model_version": manifest.get("model_version")}
+
+    def write_selection(self, selection: Selection, *, replace: bool) -> None:
+        """Store which tasks the run takes, and whether what they carry of its version is replaced."""
+        value = asdict(selection)
+        for name in _TIMES:
+            value[name] = None if value[name] is None else value[name].isoformat()
+        write_json(self._selection, {"replace": replace, **value})
+
+    def selection(self) -> tuple[Selection, bool]:
+        """Which tasks the run takes, and whether what they carry of its version is replaced.
+
+        Raises:
+            ConfigError: missing or damaged.
+        """
+        try:
+            value = json.loads(self._selection.read_bytes())
+            replace = bool(value.pop("replace"))
+            for name in _TIMES:
+                value[name] = None if value[name] is None else datetime.fromisoformat(value[name])
+            ids = value["task_ids"]
+            return Selection(**{**value, "task_ids": None if ids is None else tuple(ids)}), replace
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                f"{self._selection} is missing or damaged: {error}", hint="Start this run over with --no-resume."
+            ) from error
+
     def write_tasks(self, chunk: int, tasks: Sequence[Task]) -> None:
         """Store the tasks of a chunk; may be repeated."""
         _write_table(self._file("tasks", chunk), tasks_table(tasks))
@@ -181,16 +244,14 @@ class RunDir:
         table = _read_table(self._file("predictions", chunk), PREDICTIONS)
         return [TaskId(task_id) for task_id in table.column("task_id").to_pylist()]
 
-    def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+    def write_dead_letters(self, letters: Iterable[DeadLetter]) -> None:
         """Store what was quarantined, for people and other tools."""
-        lines = [
-            json.dumps(
-                {"task": letter.task_id, "stage": letter.stage, "cause": letter.cause, "attempts": letter.attempts},
-                ensure_ascii=False,
-            )
-            for letter in letters
-        ]
-        write_bytes(self.path / "dead_letters.jsonl", "".join(line + "\n" for line in lines).encode())
+        write_lines(self.path / "dead_letters.jsonl", map(_letter_line, letters))
 
     def _file(self, kind: str, chunk: int) -> Path:
         return self.path / kind / f"{chunk:05d}.parquet"
+
+
+def _letter_line(letter: DeadLetter) -> str:
+    value = {"task": letter.task_id, "stage": letter.stage, "cause": letter.cause, "attempts": letter.attempts}
+    return json.dumps(value, ensure_ascii=False) + "\n"

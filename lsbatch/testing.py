@@ -68,6 +68,7 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
         late_reads: calls of ``carriers`` before those rows are there.
         most_rows: a request with more predictions is too large; None for no limit.
         invalid: tasks whose predictions are dropped without a word, as those with an unknown label are.
+        stale: tasks that are shown with a wrong number of predictions.
         lock: held while one prediction is created, since threads do that side by side.
     """
 
@@ -82,6 +83,7 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
     late_reads: int = 1
     most_rows: int | None = None
     invalid: frozenset[int] = frozenset()
+    stale: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _reads: int = 0
 
@@ -97,11 +99,18 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
             prediction_count=len(self.predictions),
         )
 
-    def pages(self, selection: Selection, *, after: int = 0) -> Iterator[TaskPage]:
+    def split(self, selection: Selection, parts: int) -> Sequence[tuple[int, int]]:
+        """See ``TaskSource.split``."""
+        ids = [task.id for page in self.pages(selection) for task in page.tasks]
+        size = -(-len(ids) // parts) or 1
+        return [(ids[at], ids[min(at + size, len(ids)) - 1]) for at in range(0, len(ids), size)]
+
+    def pages(self, selection: Selection, *, after: int = 0, last: int | None = None) -> Iterator[TaskPage]:
         """See ``TaskSource.pages``."""
         carriers = {row.task_id for row in self.predictions if row.model_version == selection.without_version}
         touched = set(self.annotations) if selection.untouched_only else set()
         wanted = [task for key, task in sorted(self.tasks.items()) if key > after and key not in carriers | touched]
+        wanted = [task for task in wanted if last is None or task.id <= last]
         wanted = wanted[: selection.limit]
         for first in range(0, len(wanted), self.page_tasks):
             yield TaskPage(wanted[first : first + self.page_tasks], len(wanted) - first)
@@ -155,9 +164,35 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
             self.late = []
         yield from sorted(task for task in found if first <= task <= last)
 
+    def count_carriers(self, model_version: str, task_ids: Sequence[TaskId]) -> int:
+        """See ``PredictionSink.count_carriers``; a read as ``carriers`` is."""
+        if not task_ids:
+            return 0
+        return len(set(task_ids).intersection(self.carriers(model_version, task_ids[0], task_ids[-1])))
+
     def existing(self, first: int, last: int) -> Iterator[TaskId]:
         """See ``PredictionSink.existing``."""
         yield from (TaskId(task) for task in sorted(self.tasks) if first <= task <= last)
+
+    def prediction_ids(self, model_version: str, first: int, last: int) -> Iterator[tuple[TaskId, tuple[int, ...]]]:
+        """See ``PredictionSink.prediction_ids``; the id is that of the object in memory."""
+        found: dict[TaskId, list[int]] = {}
+        for row in self.predictions:
+            if row.model_version == model_version and first <= row.task_id <= last:
+                found.setdefault(row.task_id, []).append(id(row))
+        yield from ((task, tuple(ids)) for task, ids in sorted(found.items()))
+
+    def delete(self, prediction_id: int) -> None:
+        """See ``PredictionSink.delete``."""
+        self.predictions = [row for row in self.predictions if id(row) != prediction_id]
+
+    def stale_counters(self, first: int, last: int) -> int:
+        """See ``PredictionSink.stale_counters``."""
+        return sum(first <= task <= last for task in self.stale)
+
+    def repair_counters(self) -> None:
+        """See ``PredictionSink.repair_counters``."""
+        self.stale.clear()
 
     def surplus(self, model_version: str) -> int:
         """See ``PredictionSink.surplus``."""
@@ -282,6 +317,11 @@ def check_connector(source: TaskSource, sink: PredictionSink, *, result: Sequenc
     _must(list(sink.carriers("check-1", first, last)) == ids[1:3], "carriers() must compare versions whole")
     _must(list(sink.carriers("check-1", ids[2], ids[2])) == [ids[2]], "carriers() must keep to its range")
     _must(list(sink.carriers("check-never", first, last)) == [], "carriers() of an unknown version are none")
+    _must(sink.count_carriers("check-1", ids) == 2, "count_carriers() must compare versions whole")
+    _must(sink.count_carriers("check-1", [ids[0], *ids[2:]]) == 1, "count_carriers() must count these tasks alone")
+    _must(sink.count_carriers("check-10", [first, TaskId(last + 1_000_000)]) == 1, "count_carriers() of a missing task")
+    _must(sink.count_carriers("check-never", ids) == 0, "count_carriers() of an unknown version is 0")
+    _must(sink.count_carriers("check-1", []) == 0, "count_carriers() of no tasks is 0")
     _must(list(sink.existing(first, ids[1])) == ids[:2], "existing() must give the tasks of its range")
     _must(sink.surplus("check-1") == 0, "surplus() must be 0 where each task has one")
     sink.create(rows(ids[1:2], "check-1"))

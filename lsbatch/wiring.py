@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from lsbatch.budget import ErrorBudget
 from lsbatch.config import Loaded
 from lsbatch.entities import check_model_version
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import LabelConfig
 from lsbatch.operations.importing import ImportOptions
-from lsbatch.operations.predict import PredictOptions
 from lsbatch.operations.retrain import RetrainOptions
+from lsbatch.operations.run_setup import RunOptions
+from lsbatch.operations.sending import SendOptions
 from lsbatch.pipeline_spec import MediaSpec, PipelineSpec, choose_pipeline, load_pipeline
 from lsbatch.ports import ModelStore, Pipeline, PipelineContext, ProjectInfo, Selection, Trainable
 from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient, LabelStudioProject
@@ -27,6 +30,8 @@ __all__ = ["Bench", "server_key"]
 
 logger = logging.getLogger(__name__)
 
+#: Single creates side by side, on a server that is not seen to take one at a time.
+WRITERS = 3
 #: What a model depends on; noted in its manifest.
 LIBRARIES = ("lsbatch", "xgboost", "scikit-learn", "numpy", "pillow")
 
@@ -39,6 +44,15 @@ def server_key(url: str) -> str:
     if re.fullmatch(r"[a-z0-9.]+(:[0-9]+)?", address):
         return readable
     return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Which tasks a run takes."""
+
+    selection: Selection
+    replace: bool
+    notes: tuple[str, ...]
 
 
 class Bench:
@@ -244,25 +258,51 @@ class Bench:
         return Selection(untouched_only=options.untouched_only, limit=options.limit)
 
     @property
+    def readers(self) -> int:
+        """Ranges of task ids that are read side by side."""
+        return 1
+
+    def resolved_selection(self, model_version: str) -> Resolved:
+        """Which tasks a run of this version takes."""
+        return Resolved(replace(self.selection, without_version=model_version), False, ())
+
+    @property
+    def selection_settings(self) -> dict[str, Any]:
+        """The selection as it decides whether a run can be continued."""
+        return asdict(self.selection)
+
+    @property
     def import_options(self) -> ImportOptions:
         """How predictions are sent."""
         options = self.config.import_
         return ImportOptions(
             batch_rows=options.batch_rows,
-            max_body_bytes=int(options.max_body_mb * 1_000_000),
-            write_seconds=self.connection.write_seconds,
-            settle_seconds=options.settle_seconds,
-            retry_seconds=self.connection.retry_seconds,
+            request_seconds=options.request_seconds,
+            sending=SendOptions(
+                max_body_bytes=options.max_body_bytes,
+                write_seconds=self.connection.write_seconds,
+                settle_seconds=options.settle_seconds,
+                retry_seconds=self.connection.retry_seconds,
+                writers=options.writers or (1 if self.info.one_writer else WRITERS),
+            ),
         )
 
-    def predict_options(self, model_version: str, *, dry_run: bool) -> PredictOptions:
-        """What to predict with this version and what to do with it."""
-        selection = self.selection
-        return PredictOptions(
-            selection=Selection(model_version, selection.untouched_only, selection.limit),
+    def run_options(self, selection: Selection, *, replace: bool, dry_run: bool) -> RunOptions:
+        """What a run does.
+
+        Args:
+            selection: which tasks.
+            replace: delete what they carry of the version in favour of the new prediction.
+            dry_run: write nothing to Label Studio.
+        """
+        return RunOptions(
+            selection=selection,
+            replace=replace,
             chunk_size=self.config.inference.chunk_size,
+            readers=self.readers,
             dry_run=dry_run,
             activate=self.config.import_.activate,
+            budget=ErrorBudget.parse(self.config.run.max_failures),
             importing=self.import_options,
         )
 
@@ -278,23 +318,24 @@ class Bench:
             libraries={name: metadata.version(name) for name in LIBRARIES},
         )
 
-    def manifest(self, operation: str, options: PredictOptions, *, origin: str) -> dict[str, Any]:
+    def manifest(self, operation: str, model_version: str, *, origin: str, dry_run: bool) -> dict[str, Any]:
         """What a run is asked to do, for its directory. Holds no secret.
 
         Args:
             operation: the verb.
-            options: of the run.
+            model_version: of the predictions.
             origin: where the predictions come from: a pipeline's name, or a file.
+            dry_run: nothing is written to Label Studio.
         """
         return {
             "operation": operation,
             "lsbatch": metadata.version("lsbatch"),
             "server": self.connection.url.rstrip("/"),
             "project": self.project_id,
-            "model_version": options.selection.without_version,
+            "model_version": model_version,
             "origin": origin,
             "params": dict(self.config.pipeline.params),
-            "selection": {"untouched_only": options.selection.untouched_only, "limit": options.selection.limit},
+            "selection": self.selection_settings,
             "label_config_hash": self.label_config.hash,
-            "dry_run": options.dry_run,
+            "dry_run": dry_run,
         }

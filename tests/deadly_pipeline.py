@@ -29,5 +29,9 @@ class Recipe:
 
     key: str = "deadly"
 
+    def parcels(self) -> dict[str, bytes]:
+        """Nothing: workers import this module."""
+        return {}
+
     def __call__(self) -> Predictor:
         return Predictor(Deadly(), LabelConfig(TEXT_CONFIG), "v")  # type: ignore[arg-type]

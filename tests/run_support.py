@@ -14,19 +14,29 @@ import pytest
 from lsbatch import ledger as ledger_module
 from lsbatch import retry
 from lsbatch.entities import DeadLetter, Prediction, Task, TaskId
+from lsbatch.import_plan import Standing
 from lsbatch.ledger import Ledger
-from lsbatch.operations import importing
+from lsbatch.operations import importing, sending
 from lsbatch.operations.auditing import audit
-from lsbatch.operations.importing import Importer, ImportOptions
+from lsbatch.operations.importing import Importer, ImportOptions, ImportSetup
+from lsbatch.operations.sending import SendOptions
 from lsbatch.progress import Silent
 from lsbatch.report import AuditProof
 from lsbatch.run_dir import RunDir, predictions_table
+from lsbatch.stopping import Stop
 from lsbatch.testing import MemoryProject
 
 VERSION = "v1"
 CHUNKS, CHUNK_TASKS = 3, 4
 ALL = CHUNKS * CHUNK_TASKS
-OPTIONS = ImportOptions(batch_rows=CHUNK_TASKS, write_seconds=10, settle_seconds=3, retry_seconds=0.5)
+SENDING = SendOptions(write_seconds=10, settle_seconds=3, retry_seconds=0.5)
+OPTIONS = ImportOptions(batch_rows=CHUNK_TASKS, sending=SENDING)
+
+
+#: A project that costs a bulk request nothing but its rows.
+NOTHING = Standing(0, 0)
+#: A project so large that every bulk request would take too long.
+HUGE = Standing(1_000_000, 1_000_000)
 
 
 class Clock:
@@ -45,6 +55,19 @@ class Clock:
         self.now += seconds
 
 
+class ClockStop(Stop):
+    """Whose waits take no time but that of the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def sleep(self, seconds: float) -> None:
+        """See ``Stop.sleep``."""
+        self._clock.sleep(seconds)
+        self.check()
+
+
 @dataclass
 class Scene:
     """A run, its ledger, the project that takes its predictions, and the time of all three."""
@@ -54,17 +77,28 @@ class Scene:
     project: MemoryProject
     clock: Clock = field(default_factory=Clock)
 
-    def importer(self, options: ImportOptions = OPTIONS, *, check_first: bool = False) -> Importer:
+    def importer(
+        self,
+        options: ImportOptions = OPTIONS,
+        *,
+        check_first: bool = False,
+        replace: bool = False,
+        standing: Standing = NOTHING,
+    ) -> Importer:
         """A new importer of the run's predictions."""
         return Importer(
-            self.project,
-            self.run,
-            self.ledger,
-            VERSION,
-            options,
-            Silent(),
-            check_first=check_first,
-            sleep=self.clock.sleep,
+            ImportSetup(
+                self.project,
+                self.run,
+                self.ledger,
+                VERSION,
+                options,
+                Silent(),
+                standing=standing,
+                stop=ClockStop(self.clock),
+                check_first=check_first,
+                replace=replace,
+            )
         )
 
     def audit(self) -> AuditProof:
@@ -109,6 +143,7 @@ def predicted_run(folder: Path, *, dead: tuple[int, ...] = ()) -> Iterator[Scene
     time = SimpleNamespace(time=scene.clock, monotonic=scene.clock)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "time", time)
+        patch.setattr(sending, "time", time)
         patch.setattr(ledger_module, "time", time)
         patch.setattr(retry, "_backoff", lambda _state: 0.0)
         for number in range(CHUNKS):

@@ -10,7 +10,10 @@ from lsbatch import __version__
 
 __all__ = ["main"]
 
-COMMANDS = ("init", "check", "retrain", "predict", "import", "export", "config", "demo")
+COMMANDS = (
+    *("init", "check", "retrain", "predict", "resume", "retry", "runs", "audit"),
+    *("import", "export", "config", "demo"),
+)
 
 
 class Commands(click.Group):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from lsbatch.cli.draining import draining
 from lsbatch.cli.options import Call, setting, shared_command
-from lsbatch.cli.output import print_json, print_table
+from lsbatch.cli.output import end_with
 
 
 @shared_command("import", short_help="Import predictions that are stored in a run or a file.")
-@setting("project", "activate")
+@setting("project", "activate", "max_failures", "max_runtime", "wait")
 @click.option(
     "--from", "origin", required=True, metavar="RUN|FILE", help="A run's id or folder, or a .parquet or .jsonl file."
 )
@@ -27,9 +28,6 @@ def command(call: Call, *, origin: str, dry_run: bool) -> None:
     """
     from lsbatch.verbs import import_stored
 
-    report = import_stored(call.bench(), origin, call.progress, dry_run=dry_run)
-    if call.json:
-        print_json(report.to_json())
-    else:
-        print_table(report.rows())
-    raise click.exceptions.Exit(int(report.exit_code))
+    with draining() as stop:
+        report = import_stored(call.bench(), origin, call.progress, dry_run=dry_run, stop=stop)
+    end_with(call, report)

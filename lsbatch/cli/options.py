@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ from lsbatch.cli.output import TerminalProgress, configure_logging
 
 if TYPE_CHECKING:
     from lsbatch.config import Loaded
+    from lsbatch.run_dir import RunDir
     from lsbatch.wiring import Bench
 
-__all__ = ["SETTINGS", "Call", "setting", "shared_command"]
+__all__ = ["RUN_SETTINGS", "SELECTION_SETTINGS", "SETTINGS", "Call", "setting", "shared_command"]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -65,6 +66,26 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "import.activate",
         {"is_flag": True, "default": None, "help": "Show the version to annotators after a clean audit."},
     ),
+    "max_failures": (
+        "--max-failures",
+        "run.max_failures",
+        {"metavar": "N|N%", "help": "Most tasks that may fail before nothing more is sent; 1% by default."},
+    ),
+    "fail_fast": (
+        "--fail-fast",
+        "run.max_failures",
+        {"flag_value": "0", "default": None, "help": "Stop at the first task that fails; as --max-failures 0."},
+    ),
+    "max_runtime": (
+        "--max-runtime",
+        "run.max_runtime",
+        {"metavar": "TIME", "help": "Stop in order after so long, such as 6h; the same command continues."},
+    ),
+    "wait": (
+        "--wait",
+        "run.wait",
+        {"metavar": "TIME", "help": "How long to wait for another run of this version; 0 by default."},
+    ),
     "holdout": (
         "--holdout",
         "retrain.holdout",
@@ -76,6 +97,12 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"metavar": "WHICH", "help": "Which annotation of a task counts: latest, first or ground-truth."},
     ),
 }
+
+
+#: Which tasks.
+SELECTION_SETTINGS = ("untouched_only", "limit")
+#: How a run goes.
+RUN_SETTINGS = ("workers", "scheduler", "chunk_size", "max_failures", "fail_fast", "max_runtime", "wait")
 
 
 def setting(*names: str) -> Decorator:
@@ -105,11 +132,12 @@ class Call:
         """Shows how far it is."""
         return TerminalProgress(quiet=self.quiet)
 
-    def load(self) -> Loaded:
-        """The effective configuration."""
+    def load(self, settings: Mapping[str, Any] | None = None) -> Loaded:
+        """The effective configuration; ``settings``, by path, are as strong as flags."""
         from lsbatch.config import load
 
         flags = {SETTINGS[name][1]: value for name, value in self.flags.items() if value is not None}
+        flags |= settings or {}
         loaded = load(
             self.config_file,
             environ=os.environ,
@@ -127,6 +155,14 @@ class Call:
         from lsbatch.wiring import Bench
 
         return Bench(self.load(), retry_seconds=retry_seconds)
+
+    def bench_of_run(self, name: str) -> tuple[Bench, RunDir]:
+        """The run of this id, and everything for a command that goes on with it, as it was started."""
+        from lsbatch.verbs.listing import located_run
+        from lsbatch.wiring import Bench
+
+        _, run = located_run(self.load(), name)
+        return Bench(self.load(run.settings())), run
 
 
 def shared_command(

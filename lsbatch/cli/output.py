@@ -7,14 +7,18 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from tqdm import tqdm
 
 from lsbatch.progress import Meter
 
-__all__ = ["TerminalProgress", "configure_logging", "print_json", "print_table"]
+if TYPE_CHECKING:
+    from lsbatch.cli.options import Call
+    from lsbatch.report import RunReport
+
+__all__ = ["TerminalProgress", "configure_logging", "end_with", "print_json", "print_table"]
 
 
 class TerminalProgress:
@@ -74,6 +78,8 @@ def configure_logging(verbosity: int) -> None:
     """Log to stderr: warnings, with 1 also information, with 2 everything of ours; -1 only errors."""
     level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = _Handler()
+    # On the handler too: the log of a run lowers the level of the loggers.
+    handler.setLevel(level)
     form = "%(levelname)s: %(message)s" if verbosity < 1 else "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.setFormatter(logging.Formatter(form))
     logger = logging.getLogger("lsbatch")
@@ -82,6 +88,15 @@ def configure_logging(verbosity: int) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+def end_with(call: Call, report: RunReport) -> NoReturn:
+    """Print a run's report and end with its exit code."""
+    if call.json:
+        print_json(report.to_json())
+    else:
+        print_table(report.rows())
+    raise click.exceptions.Exit(int(report.exit_code))
 
 
 def print_json(value: Any) -> None:

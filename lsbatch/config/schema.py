@@ -11,16 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lsbatch.config.values import (
     Dashboard,
+    Duration,
     Float,
     Folder,
     HttpUrl,
     Int,
+    MaxFailures,
     MemoryLimit,
     Params,
     PipelineName,
     Scheduler,
     Token,
     Version,
+    duration_seconds,
 )
 
 __all__ = ["Config", "Setting", "sections", "settings"]
@@ -115,8 +118,13 @@ class Inference(_Section):
         example="500",
         ge=1,
     )
-    in_process_below: Int = _setting(
-        1000, "With fewer tasks than this, predict without a cluster; 0 = always use one.", ge=0
+    cluster_above_seconds: Float = _setting(
+        20.0,
+        "Start the local cluster once what is left would take longer in one process, in seconds; 0 = at once.",
+        ge=0,
+    )
+    chunk_seconds: Float = _setting(
+        600.0, "A worker that finishes no chunk for so long is taken to hang and is restarted, in seconds.", gt=0
     )
 
 
@@ -125,7 +133,8 @@ class Dask(_Section):
 
     workers: Int | None = _setting(
         None,
-        "Processes of the local cluster. Empty = one for each core; 0 = no cluster, predict in this process.",
+        "Processes of the local cluster. Empty = one for each core, started when it pays; 0 = no cluster, predict in"
+        " this process.",
         example="4",
         ge=0,
     )
@@ -144,7 +153,19 @@ class Dask(_Section):
 class Import(_Section):
     """``import``."""
 
-    batch_rows: Int = _setting(20_000, "Most predictions in one request.", ge=1)
+    batch_rows: Int = _setting(50_000, "Most predictions in one request.", ge=1)
+    request_seconds: Float = _setting(
+        45.0,
+        "How long a request that imports should take at most, in seconds; less than any proxy before the server waits.",
+        gt=0,
+    )
+    writers: Int | None = _setting(
+        None,
+        "Requests that write side by side, where predictions are created one by one. Empty = 3, or 1 where the server"
+        " is seen to take one at a time (SQLite).",
+        example="4",
+        ge=1,
+    )
     max_body_mb: Float = _setting(100.0, "Largest request, in MB (millions of bytes).", gt=0)
     settle_seconds: Float = _setting(
         30.0,
@@ -158,6 +179,30 @@ class Import(_Section):
     def max_body_bytes(self) -> int:
         """Largest request, in bytes."""
         return max(1, int(self.max_body_mb * MB))
+
+
+class Run(_Section):
+    """``run``."""
+
+    max_failures: MaxFailures = _setting(
+        "1%",
+        "Most tasks that may fail before the run stops and sends nothing more: a number, or a share of the selected"
+        " tasks.",
+    )
+    max_runtime: Duration | None = _setting(
+        None, "Stop in order after so long; the same command continues. Empty = never.", example="6h"
+    )
+    wait: Duration = _setting("0s", "How long to wait for another run that works on the same version.")
+
+    @property
+    def max_runtime_seconds(self) -> float | None:
+        """The same in seconds."""
+        return None if self.max_runtime is None else duration_seconds(self.max_runtime)
+
+    @property
+    def wait_seconds(self) -> float:
+        """The same in seconds."""
+        return duration_seconds(self.wait)
 
 
 class Media(_Section):
@@ -215,6 +260,7 @@ class Config(_Section):
     inference: Inference = _section(Inference, "How tasks are predicted.")
     dask: Dask = _section(Dask, "The cluster.")
     import_: Import = _section(Import, "How predictions are sent.", alias="import")
+    run: Run = _section(Run, "How far a run may go.")
     media: Media = _section(Media, "How files that tasks point at are fetched.")
     state: State = _section(State, "Where runs are kept.")
     models: Models = _section(Models, "Where models are kept.")

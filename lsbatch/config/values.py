@@ -10,21 +10,25 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from lsbatch.budget import ErrorBudget
 from lsbatch.entities import check_model_version
 from lsbatch.errors import ConfigError
 
 __all__ = [
     "Dashboard",
+    "Duration",
     "Float",
     "Folder",
     "HttpUrl",
     "Int",
+    "MaxFailures",
     "MemoryLimit",
     "Params",
     "PipelineName",
     "Scheduler",
     "Token",
     "Version",
+    "duration_seconds",
 ]
 
 
@@ -99,6 +103,28 @@ def _jsonable(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def duration_seconds(text: str) -> float:
+    """Seconds of a duration such as ``90``, ``90s``, ``15m``, ``6h`` or ``2d``.
+
+    Raises:
+        ValueError: not one.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text, re.ASCII)
+    if found is None:
+        raise ValueError("must be a number of seconds, or a duration such as 90s, 15m, 6h or 2d")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def _duration(value: str) -> str:
+    duration_seconds(value)
+    return value
+
+
+def _max_failures(value: str) -> str:
+    ErrorBudget.parse(value)
+    return value
+
+
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
@@ -106,6 +132,8 @@ Folder = Annotated[Text, AfterValidator(_folder)]
 HttpUrl = Annotated[Text, AfterValidator(_http_url)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Version = Annotated[Text, AfterValidator(_version)]
+Duration = Annotated[Text, BeforeValidator(_text_of_number), AfterValidator(_duration)]
+MaxFailures = Annotated[Text, BeforeValidator(_text_of_number), AfterValidator(_max_failures)]
 Params = Annotated[dict[str, Any], AfterValidator(_jsonable)]
 PipelineName = Annotated[
     Text, _matches(r"[\w.-]+(:[a-z_][\w.]*)?", "must be a built-in name such as text-classification, or module:Class")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from lsbatch.chunks import ChunkState
 from lsbatch.entities import TaskId
@@ -17,10 +17,32 @@ __all__ = ["audit"]
 MOST_NAMED = 20
 
 
-def audit(sink: PredictionSink, run: RunDir, ledger: Ledger, model_version: str, progress: Progress) -> AuditProof:
+#: Told of the number of a chunk and of those of its tasks that lack their prediction.
+Missing = Callable[[int, Sequence[TaskId]], None]
+
+
+def audit(
+    sink: PredictionSink,
+    run: RunDir,
+    ledger: Ledger,
+    model_version: str,
+    progress: Progress,
+    *,
+    missed: Missing | None = None,
+    remove: bool = True,
+) -> AuditProof:
     """Read back what the run imported, and remove surplus predictions by id. May be repeated.
 
     Both sides come in ascending order of id and are compared as they stream: memory does not grow with the run.
+
+    Args:
+        sink: what is read back.
+        run: says what was predicted.
+        ledger: the run's.
+        model_version: compared exactly.
+        progress: told of every prediction.
+        missed: told of what is missing.
+        remove: delete surplus predictions, the newest first; else only count them.
 
     Raises:
         TransientError: the server could not be read; nothing is proved then.
@@ -30,7 +52,7 @@ def audit(sink: PredictionSink, run: RunDir, ledger: Ledger, model_version: str,
     missing: list[TaskId] = []
     missing_count = 0
     if chunks:
-        first, last = chunks[0].first_task, chunks[-1].last_task
+        first, last = chunks[0].first_task, max(chunk.last_task for chunk in chunks)
         carriers = _Carriers(sink.carriers(model_version, first, last))
         refused = {letter.task_id for letter in ledger.dead_letters() if letter.stage == "import"}
         with progress.stage("audit", sum(chunk.predicted for chunk in chunks)) as meter:
@@ -44,10 +66,12 @@ def audit(sink: PredictionSink, run: RunDir, ledger: Ledger, model_version: str,
                 gone += len(absent) - len(lost)
                 missing_count += len(lost)
                 missing += lost[: MOST_NAMED - len(missing)]
+                if lost and missed is not None:
+                    missed(chunk.number, lost)
                 meter.advance(chunk.predicted)
     surplus = sink.surplus(model_version)
     removed = 0
-    if surplus > 0:
+    if surplus > 0 and remove:
         removed = sink.remove_surplus(model_version)
         surplus = sink.surplus(model_version)
     return AuditProof(expected, confirmed, gone, tuple(missing), missing_count, removed, surplus)

@@ -1,32 +1,37 @@
-"""Send predictions so that each is stored exactly once, whatever an answer hides.
-
-The intent is in the ledger before a request leaves. An answer that may hide a commit is settled by reading back which
-tasks carry the version, until that is stable; only the missing rows are sent again.
-"""
+"""Import what a run predicts while it predicts: gather as many predictions as a request is worth, note it, send it."""
 
 from __future__ import annotations
 
-import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from lsbatch.chunks import Chunk, ChunkState, plan_batches
-from lsbatch.entities import DeadLetter, Prediction
-from lsbatch.errors import AmbiguousError, PermanentError, TransientError
+from lsbatch.chunks import Chunk, ChunkState
+from lsbatch.entities import DeadLetter, Prediction, TaskId
+from lsbatch.errors import PermanentError, StoppedError, TransientError
+from lsbatch.import_plan import CostModel, Limits, Plan, Standing, plan
 from lsbatch.ledger import ImportBatch, Ledger
+from lsbatch.operations.sending import Sender, SendOptions, missing
 from lsbatch.ports import PredictionSink
-from lsbatch.progress import Progress
-from lsbatch.retry import retry_transient
+from lsbatch.progress import Meter, Progress
 from lsbatch.run_dir import RunDir
+from lsbatch.stopping import Stop
 
-__all__ = ["ImportOptions", "Importer"]
+__all__ = ["ImportOptions", "ImportSetup", "Importer"]
 
 logger = logging.getLogger(__name__)
-POLL_SECONDS = 2.0
-#: Ambiguous answers in a row without one more row on the server, after which the run gives up for now.
-MOST_STALLS = 4
+#: A request is planned to end within this share of its time limit.
+MARGIN = 0.85
+#: Single creates of one import batch; a crash makes no more than these be read back.
+SINGLES_BATCH = 500
+#: What an administrator sets where Label Studio runs, so that an import costs what it brings.
+SERVER_SETTING = "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short=true"
+#: Said when the server's own part of a request is longer than this, in seconds.
+TELL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,58 +40,143 @@ class ImportOptions:
 
     Attributes:
         batch_rows: most predictions in one request.
-        max_body_bytes: most bytes in one request.
-        write_seconds: how long the server may work on a request that it did not answer.
-        settle_seconds: how long a read-back must stay the same before it is believed.
-        retry_seconds: how long a request that the server surely did not take is tried again.
+        request_seconds: how long a request should take at most.
+        sending: limits of each request.
     """
 
-    batch_rows: int = 20_000
-    max_body_bytes: int = 100_000_000
-    write_seconds: float = 120.0
-    settle_seconds: float = 30.0
-    retry_seconds: float = 120.0
+    batch_rows: int = 50_000
+    request_seconds: float = 45.0
+    sending: SendOptions = field(default_factory=SendOptions)
 
 
-class Importer:
-    """Imports what a run predicted.
+@dataclass
+class ImportSetup:
+    """What an import works on.
 
-    Args:
+    Attributes:
         sink: takes the predictions.
         run: where the predictions lie.
         ledger: the run's ledger.
         model_version: carried by every prediction of the run.
         options: limits.
         progress: told of every prediction that the server holds.
+        standing: what the project holds already.
+        model: what requests cost here, as far as it is known.
+        stop: asked before anything new begins.
         check_first: leave out predictions whose task carries the version already; for predictions that were stored
             some time ago, when others may have been sent since.
-        sleep: waits between two read-backs, in seconds.
+        replace: delete what the tasks carry of this version before theirs is sent.
     """
 
-    def __init__(
-        self,
-        sink: PredictionSink,
-        run: RunDir,
-        ledger: Ledger,
-        model_version: str,
-        options: ImportOptions,
-        progress: Progress,
-        *,
-        check_first: bool = False,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._sink = sink
-        self._run = run
-        self._ledger = ledger
-        self._version = model_version
-        self._options = options
-        self._progress = progress
-        self._check_first = check_first
-        self._sleep = sleep
-        self._most_rows = options.batch_rows
-        self._left_at = 0.0
-        self.imported = 0
-        self.requests = 0
+    sink: PredictionSink
+    run: RunDir
+    ledger: Ledger
+    model_version: str
+    options: ImportOptions
+    progress: Progress
+    standing: Standing = field(default_factory=lambda: Standing(0, 0))
+    model: CostModel = field(default_factory=CostModel)
+    stop: Stop = field(default_factory=Stop)
+    check_first: bool = False
+    replace: bool = False
+
+
+class Importer:
+    """Imports what a run has predicted, and goes on while it predicts more.
+
+    Args:
+        setup: what to import.
+    """
+
+    def __init__(self, setup: ImportSetup) -> None:
+        self._setup = setup
+        self._ledger = setup.ledger
+        self._sender = Sender(setup.sink, setup.ledger, setup.model_version, setup.options.sending, setup.stop)
+        self._waiting: deque[Chunk] = deque()
+        self._rows_waiting = 0
+        #: Predictions that are still to be sent, as far as is known; more than ``_rows_waiting`` while inference runs.
+        self._expected = 0
+        self._changed = threading.Condition()
+        self._open = False
+        self._said = ""
+        self._limit = setup.options.request_seconds * MARGIN
+        self.standing = setup.standing
+        self.model = setup.model
+        self.sent = self._sender.sent
+        self.error: BaseException | None = None
+
+    # -------------------------------------------------------------------------------------------- while it predicts
+
+    @contextmanager
+    def alongside(self, expected: int) -> Iterator[Importer]:
+        """Import in a thread what is offered inside the context, and end with everything sent that was offered.
+
+        Args:
+            expected: about how many predictions there will be.
+
+        Raises:
+            LsbatchError: as ``run``, on leaving.
+        """
+        # Before inference begins: what it predicts from now on is offered, and would be found twice.
+        self._load(expected)
+        self._open = True
+        # A daemon: a process that must end at once does not wait for the answer to a request.
+        thread = threading.Thread(target=self._guarded, name="import", daemon=True)
+        thread.start()
+        try:
+            yield self
+        except Exception:
+            # What is under way is finished; nothing more is begun.
+            self._close(forget=True)
+            thread.join()
+            raise
+        except BaseException:
+            self._close(forget=True)
+            raise
+        self._close()
+        thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _close(self, *, forget: bool = False) -> None:
+        with self._changed:
+            self._open = False
+            if forget:
+                self._waiting.clear()
+                self._rows_waiting = 0
+            self._changed.notify_all()
+
+    def _load(self, expected: int) -> None:
+        for chunk in self._ledger.chunks(ChunkState.PREDICTED):
+            self._add(chunk)
+        self._expected = expected + self._rows_waiting
+
+    def offer(self, chunk: Chunk) -> None:
+        """One more chunk is predicted; called inside ``alongside``.
+
+        Raises:
+            LsbatchError: importing has failed meanwhile.
+        """
+        with self._changed:
+            if self.error is not None:
+                raise self.error
+            self._add(chunk)
+            # Its failed tasks will not come.
+            self._expected -= chunk.tasks - chunk.predicted
+            self._changed.notify_all()
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # raised again in the thread that waits
+            with self._changed:
+                self.error = error
+
+    def _add(self, chunk: Chunk) -> None:
+        self._waiting.append(chunk)
+        self._rows_waiting += chunk.predicted
+
+    # -------------------------------------------------------------------------------------------- sending
 
     def run(self) -> None:
         """Import every predicted chunk. May be repeated, also after a crash.
@@ -94,158 +184,141 @@ class Importer:
         Raises:
             TransientError, AmbiguousError: not everything could be settled now; repeat later.
             PermanentError: refused.
+            StoppedError: somebody asked to stop.
         """
+        self._load(0)
+        self._run()
+
+    def _run(self) -> None:
         batches = self._ledger.unsettled()
-        chunks = self._ledger.chunks(ChunkState.PREDICTED)
-        total = sum(chunk.predicted for batch in batches for chunk in batch.chunks)
-        total += sum(chunk.predicted for chunk in chunks)
-        with self._progress.stage("import", total) as meter:
+        total = self._expected + sum(chunk.predicted for batch in batches for chunk in batch.chunks)
+        with self._setup.progress.stage("import", total) as meter:
             for batch in batches:
-                rows = self._rows(batch.chunks)
-                missing = self._missing(rows, self._settle_interrupted(batch, rows))
-                self._deliver(self._ledger.intend_again(batch) if missing else batch, missing)
-                meter.advance(len(rows))
-            for group in plan_batches(chunks, self._options.batch_rows):
-                rows = self._rows(group)
-                missing = self._missing(rows, self._carriers(rows)) if self._check_first else rows
-                self._deliver(self._ledger.intend(group), missing)
-                meter.advance(len(rows))
+                self._take_up(batch, meter)
+            while (planned := self._next()) is not None:
+                self._begin(*planned, meter)
 
     def settle(self) -> None:
         """Wait until requests that were under way when the run ended can store nothing more. Sends nothing."""
         for batch in self._ledger.unsettled():
-            self._settle_interrupted(batch, self._rows(batch.chunks))
+            self._sender.settle_interrupted(batch, self._rows(batch.chunks))
 
-    def _settle_interrupted(self, batch: ImportBatch, rows: Sequence[Prediction]) -> set[int]:
-        logger.warning("import batch %d was under way when the run ended; reading back", batch.number)
-        # The wall clock may have jumped back since.
-        waited = max(0.0, time.time() - batch.sent_at)
-        return self._settle(rows, max(0.0, self._options.write_seconds - waited))
+    def _next(self) -> tuple[list[Chunk], Plan] | None:
+        """The chunks of the next batch once there are as many as a request is worth, and how to send them."""
+        with self._changed:
+            while True:
+                self._setup.stop.check()
+                chosen = self._plan(max(self._expected, self._rows_waiting))
+                if self._waiting and (not self._open or self._rows_waiting >= chosen.wait_for):
+                    return self._group(chosen.bulks[0] if chosen.bulks else SINGLES_BATCH), chosen
+                if not self._open and not self._waiting:
+                    return None
+                # Woken by each chunk and by the end; the time limit is for a stop that somebody asks for.
+                self._changed.wait(1.0)
 
-    @staticmethod
-    def _missing(rows: Sequence[Prediction], present: set[int]) -> list[Prediction]:
-        return [row for row in rows if row.task_id not in present]
+    def _group(self, most_rows: int) -> list[Chunk]:
+        """Whole chunks of at most so many predictions, or one chunk that has more."""
+        chunks: list[Chunk] = []
+        rows = 0
+        while self._waiting and (not chunks or rows + self._waiting[0].predicted <= most_rows):
+            chunk = self._waiting.popleft()
+            chunks.append(chunk)
+            rows += chunk.predicted
+        self._rows_waiting -= rows
+        return sorted(chunks, key=lambda chunk: chunk.first_task)
 
-    def _rows(self, chunks: Sequence[Chunk]) -> list[Prediction]:
-        return [row for chunk in chunks for row in self._run.read_predictions(chunk.number)]
+    def _plan(self, rows: int) -> Plan:
+        most = min(self._setup.options.batch_rows, self._sender.most_rows or self._setup.options.batch_rows)
+        return plan(rows, self.model, self.standing, Limits(self._limit, most))
 
-    def _deliver(self, batch: ImportBatch, rows: list[Prediction]) -> None:
+    def _begin(self, chunks: list[Chunk], chosen: Plan, meter: Meter) -> None:
+        rows = wanted = self._rows(chunks)
+        replaced: Mapping[TaskId, Sequence[int]] = {}
+        if self._setup.replace:
+            # Nothing of this batch was ever sent: whatever its tasks carry is older.
+            replaced = self._carried(rows)
+        elif self._setup.check_first:
+            wanted = missing(rows, self._sender.carriers(rows))
+        batch = self._ledger.intend(chunks, replaced)
+        self._say(chosen)
+        self._deliver(batch, wanted, chosen)
+        self._done(len(rows), meter)
+
+    def _take_up(self, batch: ImportBatch, meter: Meter) -> None:
+        """A batch that was under way when an earlier process ended."""
+        rows = self._rows(batch.chunks)
+        # Before reading back: until then, the predictions to be replaced look like those that were sent.
+        self._delete(self._ledger.replaced(batch))
+        wanted = missing(rows, self._sender.settle_interrupted(batch, rows))
+        self._deliver(self._ledger.intend_again(batch) if wanted else batch, wanted, self._plan(len(wanted)))
+        self._done(len(rows), meter)
+
+    def _done(self, rows: int, meter: Meter) -> None:
+        with self._changed:
+            self._expected = max(0, self._expected - rows)
+        self.standing = self.standing.more(rows)
+        meter.advance(rows)
+
+    def _deliver(self, batch: ImportBatch, rows: list[Prediction], chosen: Plan) -> None:
         """Bring these rows of the batch, none of which is on the server, to it."""
-        before = self.imported
+        before = self.sent.imported, self.sent.ambiguous
         letters: list[DeadLetter] = []
         try:
-            for part in self._requests(rows):
-                letters += self._send(batch, part)
-        except (TransientError, PermanentError):
-            if batch.attempts == 1 and self.imported == before:
+            self._delete(self._ledger.replaced(batch))
+            if rows:
+                letters = self._send(batch, rows, chosen)
+        except (TransientError, PermanentError, StoppedError):
+            if batch.attempts == 1 and before == (self.sent.imported, self.sent.ambiguous):
                 self._ledger.not_taken(batch)
             raise
         self._ledger.imported(batch, letters)
 
-    def _requests(self, rows: Sequence[Prediction]) -> Iterator[list[Prediction]]:
-        """The rows in parts that keep the limits of one request."""
-        part: list[Prediction] = []
-        size = 0
-        for row in rows:
-            # 100 bytes for the field names and the version's text around the result.
-            bytes_ = len(json.dumps(list(row.result))) + len(row.model_version) + 100
-            if part and (len(part) >= self._most_rows or size + bytes_ > self._options.max_body_bytes):
-                yield part
-                part, size = [], 0
-            part.append(row)
-            size += bytes_
-        if part:
-            yield part
+    def _send(self, batch: ImportBatch, rows: list[Prediction], chosen: Plan) -> list[DeadLetter]:
+        if chosen.bulks:
+            letters = self._sender.bulk(batch, rows, chosen.bulks[0])
+            self._learn()
+            return letters
+        ambiguous, began = self.sent.ambiguous, time.monotonic()
+        letters = self._sender.singles(batch, rows)
+        if self.sent.ambiguous == ambiguous:
+            self.model = self.model.learn_single(len(rows), time.monotonic() - began)
+        return letters
 
-    def _send(self, batch: ImportBatch, rows: list[Prediction]) -> list[DeadLetter]:
-        """Send until the server holds all of these rows but the returned ones, which it refuses for good."""
-        stalls = 0
-        while rows:
-            try:
-                created = self._create(batch, rows)
-            except PermanentError as error:
-                return self._refused(batch, rows, error)
-            except AmbiguousError as error:
-                logger.warning("%s; reading back which predictions arrived", error)
-                self._sleep(error.retry_after or 0.0)
-                working = 0.0 if error.finished else self._options.write_seconds - (time.monotonic() - self._left_at)
-                present = self._settle(rows, max(0.0, working), stable=not error.finished)
-                last_error: AmbiguousError | None = error
-            else:
-                if created == len(rows):
-                    self.imported += created
-                    return []
-                logger.warning("the server created %d of %d predictions; reading back", created, len(rows))
-                present = self._settle(rows, 0.0, stable=False)
-                last_error = None
-            self.imported += len(present)
-            rows = self._missing(rows, present)
-            stalls = 0 if present else stalls + 1
-            if rows and stalls >= MOST_STALLS:
-                if last_error is not None:
-                    raise last_error
-                return [_letter(row, "Label Studio answers the import but stores nothing") for row in rows]
-            if stalls:
-                self._sleep(min(2.0**stalls, 30.0))
-        return []
+    def _learn(self) -> None:
+        for rows, seconds in self.sent.timings:
+            self.model = self.model.learn(rows, self.standing, seconds)
+        self.sent.timings.clear()
+        if self.sent.cut_seconds is not None:
+            # Something between gives up sooner than we do.
+            self._limit = max(1.0, min(self._limit, MARGIN * self.sent.cut_seconds))
 
-    def _create(self, batch: ImportBatch, rows: list[Prediction]) -> int:
-        def once() -> int:
-            self.requests += 1
-            self._ledger.leaving(batch)
-            self._left_at = time.monotonic()
-            return self._sink.create(rows)
+    def _say(self, chosen: Plan) -> None:
+        kind = "bulk" if chosen.bulks else "singles"
+        if kind == self._said:
+            logger.debug("import plan: %s", chosen.reason)
+            return
+        self._said = kind
+        logger.info("import plan: %s", chosen.reason)
+        if self.model.fixed * self.standing.seconds > TELL_SECONDS:
+            self._setup.progress.say(
+                "the server recounts the whole project at each import. Its administrator can end that: start Label "
+                f"Studio with {SERVER_SETTING} in its environment"
+            )
 
-        return retry_transient(once, seconds=self._options.retry_seconds)
+    # -------------------------------------------------------------------------------------------- rows
 
-    def _refused(self, batch: ImportBatch, rows: list[Prediction], error: PermanentError) -> list[DeadLetter]:
-        """Send what can be sent of a refused request; the tasks at fault become dead letters."""
-        if error.status == 413 and len(rows) > 1:
-            self._most_rows = max(1, len(rows) // 2)
-            logger.warning("a request of %d predictions is too large; %d from now on", len(rows), self._most_rows)
-            return [letter for part in self._requests(rows) for letter in self._send(batch, part)]
-        if error.status not in (400, 413):
-            raise error
-        existing = set(self._sink.existing(rows[0].task_id, rows[-1].task_id))
-        letters = [_letter(row, "the task was deleted after the export") for row in rows if row.task_id not in existing]
-        rest = [row for row in rows if row.task_id in existing]
-        if letters:
-            return letters + self._send(batch, rest)
-        if len(rest) == 1:
-            return [_letter(rest[0], f"Label Studio refuses the prediction: {error}")]
-        middle = len(rest) // 2
-        return self._send(batch, rest[:middle]) + self._send(batch, rest[middle:])
+    def _rows(self, chunks: Sequence[Chunk]) -> list[Prediction]:
+        return [row for chunk in chunks for row in self._setup.run.read_predictions(chunk.number)]
 
-    def _settle(self, rows: Sequence[Prediction], working_seconds: float, *, stable: bool = True) -> set[int]:
-        """The tasks of these rows that carry the version, read until they are all there or the answer is stable.
-
-        Args:
-            rows: what was sent, ids ascending.
-            working_seconds: how much longer the server may be at work on the request.
-            stable: the answer must stay the same for ``settle_seconds`` after that.
-        """
+    def _carried(self, rows: Sequence[Prediction]) -> Mapping[TaskId, Sequence[int]]:
+        """Ids of the predictions of this version that the tasks of these rows carry now."""
         if not rows:
-            return set()
-        wanted = len({row.task_id for row in rows})
-        started = changed = time.monotonic()
-        present: set[int] = set()
-        while True:
-            found = self._carriers(rows)
-            now = time.monotonic()
-            if len(found) != len(present):
-                present, changed = found, now
-            quiet = max(changed, started + working_seconds)
-            if len(found) == wanted or not stable or now - quiet >= self._options.settle_seconds:
-                return found
-            self._sleep(min(POLL_SECONDS, max(0.05, quiet + self._options.settle_seconds - now)))
+            return {}
+        tasks = {row.task_id for row in rows}
+        found = self._setup.sink.prediction_ids(self._setup.model_version, rows[0].task_id, rows[-1].task_id)
+        return {task: ids for task, ids in found if task in tasks}
 
-    def _carriers(self, rows: Sequence[Prediction]) -> set[int]:
-        """The tasks of these rows that carry the version now."""
-        if not rows:
-            return set()
-        wanted = {int(row.task_id) for row in rows}
-        return wanted.intersection(self._sink.carriers(self._version, min(wanted), max(wanted)))
-
-
-def _letter(row: Prediction, cause: str) -> DeadLetter:
-    return DeadLetter(row.task_id, "import", cause)
+    def _delete(self, prediction_ids: Sequence[int]) -> None:
+        for prediction_id in prediction_ids:
+            self._setup.stop.check()
+            self._setup.sink.delete(prediction_id)

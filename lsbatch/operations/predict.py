@@ -2,221 +2,182 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 
 import pyarrow as pa
 
-from lsbatch.chunks import ChunkSizer, ChunkState, rechunk
+from lsbatch.chunks import ChunkSizer, ChunkState, rechunk_parts
 from lsbatch.entities import Task
-from lsbatch.errors import LsbatchError
-from lsbatch.executor import Executor
-from lsbatch.ledger import Ledger
-from lsbatch.operations.auditing import audit
-from lsbatch.operations.importing import Importer, ImportOptions
-from lsbatch.operations.runs import FINISHED
-from lsbatch.ports import PredictionSink, Selection, TaskPage, TaskSource
-from lsbatch.prefetch import prefetched
-from lsbatch.progress import Meter, Progress
-from lsbatch.report import RunReport, causes
-from lsbatch.run_dir import RunDir, tasks_table, write_json
+from lsbatch.executor import ChunkResult
+from lsbatch.operations.finishing import finish
+from lsbatch.operations.recording import Recording, recorded
+from lsbatch.operations.run_setup import RunSetup
+from lsbatch.ports import TaskPage
+from lsbatch.prefetch import side_by_side
+from lsbatch.progress import Meter
+from lsbatch.report import RunReport
+from lsbatch.run_dir import tasks_table
 
-__all__ = ["ExecutorFactory", "PredictOptions", "PredictRun", "finish", "predict", "recorded"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["predict"]
 
 #: Pages of tasks, each a few megabytes, that are fetched ahead of inference.
 MOST_PAGES = 6
 
-#: Opens what runs the chunks, for so many tasks.
-ExecutorFactory = Callable[[int], AbstractContextManager[Executor]]
+#: Pages with the number of the range of ids that they belong to; None at the end of a range.
+Pages = Iterator[tuple[int, TaskPage | None]]
 
 
-@dataclass(frozen=True)
-class PredictOptions:
-    """What to predict and what to do with it.
-
-    Attributes:
-        selection: which tasks.
-        chunk_size: tasks of a chunk; None to find it by measuring.
-        dry_run: write nothing to Label Studio.
-        activate: show the version to annotators after a clean audit.
-        importing: how predictions are sent.
-    """
-
-    selection: Selection
-    chunk_size: int | None = None
-    dry_run: bool = False
-    activate: bool = False
-    importing: ImportOptions = field(default_factory=ImportOptions)
-
-
-@dataclass
-class PredictRun:
-    """One run of ``predict``: where from, where to, and what is known of it on disk."""
-
-    source: TaskSource
-    sink: PredictionSink
-    run: RunDir
-    ledger: Ledger
-    model_version: str
-    project: int
-    options: PredictOptions
-    open_executor: ExecutorFactory
-    progress: Progress
-    resumed: bool = False
-
-
-def predict(job: PredictRun) -> RunReport:
+def predict(setup: RunSetup) -> RunReport:
     """Predict the selected tasks and bring the predictions to Label Studio, exactly one on each.
 
     May be repeated, also after a crash: what is on disk is not done again, what is on the server is not sent again.
 
     Raises:
         TransientError, AmbiguousError: not finished now; the same call continues.
+        StoppedError: somebody asked to stop; the same call continues.
+        BudgetError: too many tasks failed; nothing more was sent.
         ConfigError: the disk, or the pipeline's settings.
         PermanentError: Label Studio refused.
     """
-    report = RunReport(job.run.id, job.project, job.model_version, dry_run=job.options.dry_run)
-    with recorded(job.run, job.ledger, report):
-        _infer(job, report)
-        _count(job.ledger, report)
-        if not job.options.dry_run:
-            finish(job, report)
-        report.state = FINISHED
+    report = RunReport(setup.run.id, setup.project, setup.model_version, dry_run=setup.options.dry_run)
+    importer = setup.importer()
+    with recorded(setup, report, importer) as recording:
+        ended = _infer(setup, recording)
+        if not setup.options.dry_run:
+            # What came after the last task was predicted.
+            report.seconds["import"] = round(time.perf_counter() - ended, 3)
+            finish(setup, report, importer)
+    setup.model = importer.model
     return report
 
 
-def finish(job: PredictRun, report: RunReport) -> None:
-    """Import what is predicted, prove it, and activate the version if that is asked for."""
-    importer = Importer(
-        job.sink,
-        job.run,
-        job.ledger,
-        job.model_version,
-        job.options.importing,
-        job.progress,
-        check_first=job.resumed,
-    )
-    try:
-        with report.timed("import"):
-            importer.run()
-    finally:
-        report.imported, report.requests = importer.imported, importer.requests
-    with report.timed("audit"):
-        report.audit = audit(job.sink, job.run, job.ledger, job.model_version, job.progress)
-    if job.options.activate and report.audit.passed and report.audit.confirmed:
-        before = job.sink.activate(job.model_version)
-        report.activated = True
-        if before and before != job.model_version:
-            job.progress.say(f"annotators saw {before} before")
+def _infer(setup: RunSetup, recording: Recording) -> float:
+    """Bring every selected task to ``PREDICTED`` or into quarantine, and all predictions to the server.
+
+    Returns:
+        When the last task was predicted.
+    """
+    setup.ledger.forget_planned()
+    waiting, _ = setup.ledger.totals(ChunkState.EXPORTED)
+    before, _ = setup.ledger.totals()
+    with ExitStack() as stack:
+        # Pages come while workers start, and while chunks are predicted.
+        pages = stack.enter_context(_reading(setup))
+        with recording.report.timed("export"):
+            first, coming = _first_pages(pages, len(_ranges(setup)))
+        importing = nullcontext() if setup.options.dry_run else recording.importer.alongside(waiting + coming)
+        stack.enter_context(importing)
+        if waiting + coming:
+            with recording.report.timed("predict"):
+                _predict_all(setup, recording, _chained(first, pages), waiting + coming, before + coming)
+        setup.ledger.state_fact("exported", str(setup.ledger.totals()[0]))
+        recording.check_budget(setup.ledger.totals()[0])
+        return time.perf_counter()
+
+
+def _predict_all(setup: RunSetup, recording: Recording, pages: Pages, todo: int, selected: int) -> None:
+    """Predict what waits on disk and what the pages bring.
+
+    Args:
+        setup: the run.
+        recording: is told of every chunk.
+        pages: the tasks that are not on disk yet.
+        todo: about how many tasks there are to predict.
+        selected: about how many tasks the run has in all.
+    """
+    sizer = ChunkSizer(setup.options.chunk_size)
+    with ExitStack() as stack:
+        exporting = stack.enter_context(setup.progress.stage("export", todo))
+        predicting = stack.enter_context(setup.progress.stage("predict", todo))
+        executor = stack.enter_context(setup.open_executor(todo))
+        for result in executor.run(_tables(setup, pages, sizer, exporting)):
+            _keep(setup, recording, result)
+            sizer.learn(result.tasks, result.seconds)
+            predicting.advance(result.tasks)
+            if result.letters:
+                recording.check_budget(max(selected, setup.ledger.totals()[0]))
+            recording.tick()
+        setup.stop.check()
+
+
+def _keep(setup: RunSetup, recording: Recording, result: ChunkResult) -> None:
+    setup.run.write_predictions(result.chunk, result.predictions)
+    chunk = setup.ledger.predicted(result.chunk, result.predictions.num_rows, result.letters)
+    if not setup.options.dry_run:
+        recording.importer.offer(chunk)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def _ranges(setup: RunSetup) -> list[tuple[int, int]]:
+    """The ranges of task ids that are read side by side: chosen once, so that each can be continued where it stood."""
+    known = setup.ledger.fact("ranges")
+    if known is None:
+        selection = setup.options.selection
+        # With a limit, the lowest ids count, wherever they are.
+        parts = 1 if selection.limit is not None else setup.options.readers
+        known = json.dumps([list(ids) for ids in setup.source.split(selection, parts)])
+        setup.ledger.state_fact("ranges", known)
+    return [(first, last) for first, last in json.loads(known)]
 
 
 @contextmanager
-def recorded(run: RunDir, ledger: Ledger, report: RunReport) -> Iterator[None]:
-    """Keep ``run_results.json`` true: that the run is under way, and how it ended, whatever ends it."""
-    write_json(run.results, report.to_json())
-    try:
-        yield
-    except BaseException as error:
-        report.state = "failed" if isinstance(error, LsbatchError) else "interrupted"
-        try:
-            _count(ledger, report)
-            write_json(run.results, {**report.to_json(), "error": str(error)})
-        except LsbatchError as second:
-            # The first error is the one to show; without a report the run counts as unfinished, which it is.
-            logger.debug("the report of run %s could not be written: %s", run.id, second)
-        raise
-    _count(ledger, report)
-    run.write_dead_letters(ledger.dead_letters())
-    write_json(run.results, report.to_json())
-
-
-def _count(ledger: Ledger, report: RunReport) -> None:
-    letters = ledger.dead_letters()
-    report.selected = ledger.count("tasks")
-    report.predicted = ledger.count("predicted")
-    report.quarantined = len(letters)
-    report.causes = causes(letters)
-
-
-def _infer(job: PredictRun, report: RunReport) -> None:
-    """Bring every selected task to ``PREDICTED`` or into quarantine."""
-    job.ledger.forget_planned()
-    waiting = sum(chunk.tasks for chunk in job.ledger.chunks(ChunkState.EXPORTED))
-    sizer = ChunkSizer(job.options.chunk_size)
-    with ExitStack() as stack:
-        # Pages come while workers start, and while chunks are predicted.
-        pages = stack.enter_context(prefetched(_pages(job), MOST_PAGES))
-        with report.timed("export"):
-            first = next(pages, None)
-        total = waiting + (first.remaining if first else 0)
-        if total == 0:
-            _exported(job)
-            return
-        exporting = stack.enter_context(job.progress.stage("export", total - waiting))
-        predicting = stack.enter_context(job.progress.stage("predict", total))
-        with report.timed("start workers"):
-            executor = stack.enter_context(job.open_executor(total))
-        tables = _tables(job, report, chain([first] if first else [], pages), sizer, exporting)
-        before = report.seconds["export"]
-        with report.timed("predict"):
-            for result in executor.run(tables):
-                job.run.write_predictions(result.chunk, result.predictions)
-                job.ledger.predicted(result.chunk, result.predictions.num_rows, result.letters)
-                sizer.learn(result.tasks, result.seconds)
-                predicting.advance(result.tasks)
-        # What is waited for in between is the server.
-        waited = report.seconds["export"] - before
-        report.seconds["predict"] = round(max(0.0, report.seconds["predict"] - waited), 3)
-
-
-def _pages(job: PredictRun) -> Iterator[TaskPage]:
-    """The pages that are not on disk yet. The ledger is asked here and now: it belongs to this thread."""
-    if job.ledger.fact("exported"):
-        return iter(())
-    selection, last = job.options.selection, 0
-    if chunks := job.ledger.chunks():
-        last = chunks[-1].last_task
+def _reading(setup: RunSetup) -> Iterator[Pages]:
+    """The pages that are not on disk yet, drawn ahead."""
+    sources: list[Iterator[TaskPage]] = []
+    if not setup.ledger.fact("exported"):
+        selection = setup.options.selection
         if selection.limit is not None:
-            selection = replace(selection, limit=selection.limit - job.ledger.count("tasks"))
-            if selection.limit == 0:
-                return iter(())
-    return job.source.pages(selection, after=last)
+            selection = replace(selection, limit=selection.limit - setup.ledger.totals()[0])
+        for first, last in _ranges(setup) if selection.limit != 0 else []:
+            after = setup.ledger.last_exported(first, last)
+            sources.append(setup.source.pages(selection, after=after, last=last))
+    with side_by_side(sources, MOST_PAGES) as pages:
+        yield pages
 
 
-def _tables(
-    job: PredictRun, report: RunReport, pages: Iterator[TaskPage], sizer: ChunkSizer, exporting: Meter
-) -> Iterator[tuple[int, pa.Table]]:
-    """Chunks to predict: those that an earlier run left on disk, then new ones as their tasks arrive."""
-    for chunk in job.ledger.chunks(ChunkState.EXPORTED):
-        yield chunk.number, job.run.read_tasks(chunk.number)
-    tasks = (page.tasks for page in _timed(report, pages))
-    for group in rechunk(tasks, sizer, weigh=_bytes):
-        chunk = job.ledger.plan(group[0].id, group[-1].id, len(group))
-        job.run.write_tasks(chunk.number, group)
-        job.ledger.exported(chunk)
+def _first_pages(pages: Pages, ranges: int) -> tuple[list[tuple[int, TaskPage]], int]:
+    """Pages up to the first one of every range, and how many tasks these say there are."""
+    drawn: list[tuple[int, TaskPage]] = []
+    remaining: dict[int, int] = {}
+    while len(remaining) < ranges and (entry := next(pages, None)) is not None:
+        number, page = entry
+        if page is not None:
+            drawn.append((number, page))
+        remaining.setdefault(number, 0 if page is None else page.remaining)
+    return drawn, sum(remaining.values())
+
+
+def _chained(first: list[tuple[int, TaskPage]], pages: Pages) -> Pages:
+    yield from first
+    first.clear()
+    yield from pages
+
+
+def _tables(setup: RunSetup, pages: Pages, sizer: ChunkSizer, exporting: Meter) -> Iterator[tuple[int, pa.Table]]:
+    """Chunks to predict: those that an earlier process left on disk, then new ones as their tasks arrive."""
+    for chunk in setup.ledger.chunks(ChunkState.EXPORTED):
+        if setup.stop.asked:
+            return
+        exporting.advance(chunk.tasks)
+        yield chunk.number, setup.run.read_tasks(chunk.number)
+    tasks = ((number, page.tasks if page is not None else None) for number, page in pages)
+    for group in rechunk_parts(tasks, sizer, weigh=_bytes):
+        if setup.stop.asked:
+            # What is in flight is finished; the rest is exported again.
+            return
+        chunk = setup.ledger.plan(group[0].id, group[-1].id, len(group))
+        setup.run.write_tasks(chunk.number, group)
+        setup.ledger.exported(chunk)
         exporting.advance(len(group))
         yield chunk.number, tasks_table(group)
-    _exported(job)
-
-
-def _timed(report: RunReport, pages: Iterator[TaskPage]) -> Iterator[TaskPage]:
-    while True:
-        with report.timed("export"):
-            page = next(pages, None)
-        if page is None:
-            return
-        yield page
 
 
 def _bytes(task: Task) -> int:
     """About the bytes of a task's data."""
     return len(str(task.data))
-
-
-def _exported(job: PredictRun) -> None:
-    job.ledger.state_fact("exported", str(job.ledger.count("tasks")))

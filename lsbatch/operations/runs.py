@@ -1,28 +1,39 @@
-"""Which run a command continues, and which it replaces. Runs lie side by side in one folder per project."""
+"""Runs on disk: which one a command continues, which it replaces, what there is. One folder for each project."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lsbatch.errors import ConfigError
 from lsbatch.ledger import Ledger
-from lsbatch.operations.importing import Importer, ImportOptions
+from lsbatch.operations.importing import Importer, ImportOptions, ImportSetup
 from lsbatch.ports import PredictionSink
 from lsbatch.progress import Silent
-from lsbatch.run_dir import RunDir, write_json
+from lsbatch.run_dir import RunDir, disk_errors, write_json
+from lsbatch.run_states import CLOSED, FINISHED, RUNNING, SUPERSEDED
+from lsbatch.stopping import Stop
 
-__all__ = ["FINISHED", "close_others", "fingerprint", "new_run", "run_state", "runs", "unfinished"]
+__all__ = [
+    "close_others",
+    "find_run",
+    "fingerprint",
+    "new_run",
+    "prune",
+    "run_report",
+    "run_state",
+    "runs",
+    "unfinished",
+]
 
 logger = logging.getLogger(__name__)
-
-FINISHED = "finished"
-SUPERSEDED = "superseded"
 
 #: What must be equal for a run to be continued by the same command: all else may change from call to call.
 _IDENTITY = ("operation", "server", "project", "model_version", "origin", "params", "selection", "label_config_hash")
@@ -49,18 +60,39 @@ def runs(folder: Path) -> Iterator[RunDir]:
                 yield run
 
 
+def run_report(run: RunDir) -> dict[str, Any]:
+    """The run's report as it was last written; empty when there is no whole one."""
+    try:
+        value = json.loads(run.results.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def run_state(run: RunDir) -> str:
     """The state that the run's report says, ``running`` when there is no whole report."""
-    try:
-        return str(json.loads(run.results.read_bytes())["state"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "running"
+    return str(run_report(run).get("state", RUNNING))
+
+
+def find_run(folder: Path, name: str) -> RunDir:
+    """The run of this id.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
+    run = RunDir(folder / name)
+    if name and run.path.parent == folder and run.exists():
+        return run
+    known = [other.id for other in runs(folder)]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
+    there = f"there are {', '.join(near)}" if near else "there are none yet"
+    raise ConfigError(f"no run {name!r} in {folder}: {there}", hint="lsbatch runs lists them.")
 
 
 def unfinished(folder: Path, manifest: Mapping[str, Any]) -> RunDir | None:
     """The newest run that the command of this manifest may continue: interrupted, and not a dry run."""
     for run in runs(folder):
-        if run_state(run) in (FINISHED, SUPERSEDED):
+        if run_state(run) in CLOSED:
             continue
         other = run.manifest()
         if not other.get("dry_run") and fingerprint(other) == fingerprint(manifest):
@@ -69,12 +101,21 @@ def unfinished(folder: Path, manifest: Mapping[str, Any]) -> RunDir | None:
 
 
 def close_others(
-    folder: Path, model_version: str, sink: PredictionSink, options: ImportOptions, keep: RunDir | None = None
+    folder: Path,
+    model_version: str,
+    sink: PredictionSink,
+    options: ImportOptions,
+    *,
+    keep: RunDir | None = None,
+    stop: Stop | None = None,
 ) -> None:
     """End every other unfinished run of this version, so that nothing of it arrives any more and none is continued.
 
     A new run selects what the server lacks. That is known only when no request of an older run is still at work.
     The caller holds the lock of this version.
+
+    Raises:
+        StoppedError: somebody asked to stop.
     """
     for run in runs(folder):
         if (keep is not None and run.path == keep.path) or run_state(run) in (FINISHED, SUPERSEDED):
@@ -83,12 +124,12 @@ def close_others(
         if manifest.get("model_version") != model_version or manifest.get("dry_run"):
             continue
         if run.ledger.is_file():
-            _settle(run, sink, model_version, options)
+            _settle(run, sink, model_version, options, stop or Stop())
         logger.warning("run %s was not finished; this one takes its place", run.id)
-        write_json(run.results, {"run": run.id, "model_version": model_version, "state": SUPERSEDED})
+        write_json(run.results, {**run_report(run), "run": run.id, "model_version": model_version, "state": SUPERSEDED})
 
 
-def _settle(run: RunDir, sink: PredictionSink, model_version: str, options: ImportOptions) -> None:
+def _settle(run: RunDir, sink: PredictionSink, model_version: str, options: ImportOptions, stop: Stop) -> None:
     try:
         ledger = Ledger(run.ledger)
     except ConfigError as error:
@@ -96,8 +137,36 @@ def _settle(run: RunDir, sink: PredictionSink, model_version: str, options: Impo
         logger.warning("%s", error)
         return
     try:
-        Importer(sink, run, ledger, model_version, options, Silent()).settle()
+        Importer(ImportSetup(sink, run, ledger, model_version, options, Silent(), stop=stop)).settle()
     except ConfigError as error:
         logger.warning("%s", error)
     finally:
         ledger.close()
+
+
+def prune(folder: Path, keep: int, *, busy: Callable[[str], bool]) -> list[str]:
+    """Delete all but the newest ``keep`` runs; one that may still be continued is never deleted. May be repeated.
+
+    Args:
+        folder: of the project's runs.
+        keep: how many runs stay, counted from the newest, those that cannot be deleted included.
+        busy: whether a process works on this model version now.
+
+    Returns:
+        Ids of the deleted runs, newest first.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    deleted = []
+    for run in list(runs(folder))[keep:]:
+        manifest = run.manifest()
+        done = run_state(run) in CLOSED or manifest.get("dry_run")
+        if not done or busy(str(manifest.get("model_version"))):
+            continue
+        # First what makes the folder a run, so that half of one is never taken for one.
+        with disk_errors(run.path):
+            (run.path / "manifest.json").unlink()
+            shutil.rmtree(run.path)
+        deleted.append(run.id)
+    return deleted

@@ -103,7 +103,7 @@ def stage(path: Path, run: RunDir, ledger: Ledger, label_config: LabelConfig) ->
         cursor = db.execute("SELECT * FROM rows WHERE task_id > ? ORDER BY task_id", (last,))
         while rows := cursor.fetchmany(CHUNK_ROWS):
             _plan(rows, run, ledger, label_config)
-    ledger.state_fact("exported", str(ledger.count("tasks")))
+    ledger.state_fact("exported", str(ledger.totals()[0]))
     staged.unlink()
 
 

@@ -1,11 +1,11 @@
-"""Chunks and import batches partition the tasks."""
+"""Chunks partition the tasks."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsbatch.chunks import Chunk, ChunkSizer, ChunkState, plan_batches, rechunk
+from lsbatch.chunks import ChunkSizer, rechunk, rechunk_parts
 
 
 @given(
@@ -23,14 +23,23 @@ def test_chunks_partition_the_tasks(sizes: list[int], wanted: int, most_weight: 
 
 
 @given(
-    predicted=st.lists(st.integers(min_value=0, max_value=50)),
-    most_rows=st.integers(min_value=1, max_value=60),
+    pages=st.lists(st.tuples(st.integers(min_value=0, max_value=3), st.integers(min_value=0, max_value=9))),
+    ended=st.sets(st.integers(min_value=0, max_value=3)),
+    wanted=st.integers(min_value=1, max_value=7),
 )
-def test_batches_partition_the_chunks(predicted: list[int], most_rows: int) -> None:
-    chunks = [Chunk(number, ChunkState.PREDICTED, number, number, 50, rows) for number, rows in enumerate(predicted)]
-    batches = list(plan_batches(chunks, most_rows))
-    assert [chunk for batch in batches for chunk in batch] == chunks
-    assert all(len(batch) == 1 or sum(chunk.predicted for chunk in batch) <= most_rows for batch in batches)
+def test_chunks_of_several_parts_mix_nothing(pages: list[tuple[int, int]], ended: set[int], wanted: int) -> None:
+    numbers = iter(range(1_000))
+    drawn: list[tuple[int, list[tuple[int, int]] | None]] = [
+        (part, [(part, next(numbers)) for _ in range(size)]) for part, size in pages
+    ]
+    everything = [element for _, page in drawn for element in page or ()]
+    drawn += [(part, None) for part in ended]
+    chunks = list(rechunk_parts(drawn, ChunkSizer(wanted)))
+    assert sorted(element for chunk in chunks for element in chunk) == sorted(everything)
+    assert all(1 <= len(chunk) <= wanted and len({part for part, _ in chunk}) == 1 for chunk in chunks)
+    for part in range(4):
+        of_part = [element for chunk in chunks for element in chunk if element[0] == part]
+        assert of_part == sorted(of_part)
 
 
 @given(st.lists(st.tuples(st.integers(min_value=0, max_value=5_000), st.floats(min_value=0, max_value=100))))

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from deadly_pipeline import Recipe
+from lsbatch.dask_executor import DaskOptions, open_dask
 from lsbatch.entities import Task, TaskId
 from lsbatch.errors import TransientError
-from lsbatch.executor import DaskOptions, Executor, InProcessExecutor, open_dask
+from lsbatch.executor import Executor, InProcessExecutor
 from lsbatch.run_dir import tasks_table
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from lsbatch.entities import Prediction
 from lsbatch.errors import AmbiguousError, PermanentError, TransientError
-from lsbatch.operations import importing
-from lsbatch.operations.importing import MOST_STALLS
+from lsbatch.operations import sending
+from lsbatch.operations.sending import MOST_STALLS
 from lsbatch.testing import Fault, MemoryProject
-from run_support import ALL, CHUNK_TASKS, CHUNKS, OPTIONS, Scene, chunk_ids, predicted_run, prediction
+from run_support import ALL, CHUNK_TASKS, CHUNKS, OPTIONS, SENDING, Scene, chunk_ids, predicted_run, prediction
 
 #: All faults after which one run of the importer still brings everything to the server.
 FAULTS: tuple[Fault, ...] = ("refuse", "lose before", "lose after", "half", "late", "short", "large")
@@ -62,7 +62,7 @@ def test_nothing_is_read_back_when_the_server_says_all_is_stored(scene: Scene, m
     monkeypatch.setattr(MemoryProject, "carriers", lambda *_: pytest.fail("a read-back"))
     importer = scene.importer()
     importer.run()
-    assert (importer.imported, importer.requests) == (ALL, CHUNKS)
+    assert (importer.sent.imported, importer.sent.requests) == (ALL, CHUNKS)
     assert scene.clock.slept == []
 
 
@@ -70,7 +70,7 @@ def test_an_imported_run_sends_nothing_again(scene: Scene) -> None:
     scene.importer().run()
     again = scene.importer()
     again.run()
-    assert (again.imported, again.requests) == (0, 0)
+    assert (again.sent.imported, again.sent.requests) == (0, 0)
 
 
 def test_rows_that_appear_late_are_waited_for_and_not_sent_twice(scene: Scene) -> None:
@@ -80,7 +80,7 @@ def test_rows_that_appear_late_are_waited_for_and_not_sent_twice(scene: Scene) -
     importer = scene.importer()
     importer.run()
     assert scene.one_each()
-    assert importer.requests == CHUNKS
+    assert importer.sent.requests == CHUNKS
     assert len(scene.clock.slept) >= 5
 
 
@@ -89,8 +89,8 @@ def test_what_stays_away_is_sent_again_only_after_the_server_cannot_be_at_work(s
     started = scene.clock.now
     importer = scene.importer()
     importer.run()
-    assert importer.requests == CHUNKS + 1
-    assert scene.clock.now - started >= OPTIONS.write_seconds + OPTIONS.settle_seconds
+    assert importer.sent.requests == CHUNKS + 1
+    assert scene.clock.now - started >= SENDING.write_seconds + SENDING.settle_seconds
 
 
 def test_time_spent_on_refused_requests_does_not_shorten_the_wait(
@@ -102,7 +102,7 @@ def test_time_spent_on_refused_requests_does_not_shorten_the_wait(
         scene.clock.sleep(4)
         return original(project, rows)
 
-    def at_once(call: object, *, seconds: float) -> object:
+    def at_once(call: object, *, seconds: float, sleep: object) -> object:
         for _ in range(2):
             try:
                 return call()  # type: ignore[operator]
@@ -112,12 +112,12 @@ def test_time_spent_on_refused_requests_does_not_shorten_the_wait(
 
     original = MemoryProject.create
     monkeypatch.setattr(MemoryProject, "create", refused_for_long)
-    monkeypatch.setattr(importing, "retry_transient", at_once)
+    monkeypatch.setattr(sending, "retry_transient", at_once)
     scene.project.faults = ["refuse", "lose before"]
     started = scene.clock.now
     scene.importer(replace(OPTIONS, batch_rows=ALL)).run()
     # The refused request, the wait for the one without an answer (its own 4 s included), the stall, the last request.
-    assert scene.clock.now - started >= 4 + OPTIONS.write_seconds + OPTIONS.settle_seconds + 2 + 4
+    assert scene.clock.now - started >= 4 + SENDING.write_seconds + SENDING.settle_seconds + 2 + 4
     assert scene.one_each()
 
 
@@ -135,7 +135,7 @@ def test_an_answer_of_the_server_itself_is_not_waited_out(scene: Scene, monkeypa
     scene.project.faults = ["lose before"]
     scene.importer().run()
     assert scene.one_each()
-    assert sum(scene.clock.slept) < OPTIONS.settle_seconds
+    assert sum(scene.clock.slept) < SENDING.settle_seconds
 
 
 def test_a_request_that_is_too_large_is_halved_and_stays_halved(scene: Scene) -> None:
@@ -143,7 +143,7 @@ def test_a_request_that_is_too_large_is_halved_and_stays_halved(scene: Scene) ->
     importer = scene.importer()
     importer.run()
     assert scene.one_each()
-    assert importer.requests == 1 + 2 * CHUNKS
+    assert importer.sent.requests == 1 + 2 * CHUNKS
 
 
 def test_a_single_prediction_that_is_too_large_is_quarantined(scene: Scene) -> None:
@@ -151,24 +151,24 @@ def test_a_single_prediction_that_is_too_large_is_quarantined(scene: Scene) -> N
     scene.importer().run()
     assert scene.held() == {}
     assert {letter.stage for letter in scene.ledger.dead_letters()} == {"import"}
-    assert len(scene.ledger.dead_letters()) == ALL
+    assert scene.ledger.quarantined() == ALL
     assert scene.states() == ["imported"] * CHUNKS
 
 
 @pytest.mark.parametrize("limit", [1, 350, 1_000_000])
 def test_requests_keep_the_limit_of_bytes(scene: Scene, limit: int) -> None:
-    importer = scene.importer(replace(OPTIONS, max_body_bytes=limit))
+    importer = scene.importer(replace(OPTIONS, sending=replace(SENDING, max_body_bytes=limit)))
     importer.run()
     assert scene.one_each()
     # A prediction counts about 104 bytes here; one that is larger than the limit is sent alone.
-    assert importer.requests == {1: ALL, 350: 2 * CHUNKS, 1_000_000: CHUNKS}[limit]
+    assert importer.sent.requests == {1: ALL, 350: 2 * CHUNKS, 1_000_000: CHUNKS}[limit]
 
 
 @pytest.mark.parametrize("fault", ["denied", "refuse"])
 def test_what_surely_took_nothing_leaves_the_chunks_predicted(scene: Scene, fault: Fault) -> None:
     scene.project.faults = ["", fault, fault]
     with pytest.raises((PermanentError, TransientError)):
-        scene.importer(replace(OPTIONS, retry_seconds=0)).run()
+        scene.importer(replace(OPTIONS, sending=replace(SENDING, retry_seconds=0))).run()
     assert scene.states() == ["imported", "predicted", "predicted"]
     assert scene.ledger.unsettled() == []
     scene.project.faults = []
@@ -214,7 +214,7 @@ def test_a_deleted_task_is_quarantined_alone(scene: Scene) -> None:
 def test_a_project_that_was_emptied_takes_nothing(scene: Scene) -> None:
     scene.project.tasks.clear()
     scene.importer().run()
-    assert len(scene.ledger.dead_letters()) == ALL
+    assert scene.ledger.quarantined() == ALL
     assert scene.audit().expected == 0
 
 
@@ -230,7 +230,7 @@ def test_a_prediction_that_is_refused_is_found_by_halving(scene: Scene, monkeypa
     scene.importer(replace(OPTIONS, batch_rows=ALL)).run()
     assert scene.one_each(3, 22)
     assert [int(letter.task_id) for letter in scene.ledger.dead_letters()] == [3, 22]
-    assert "value too long" in scene.ledger.dead_letters()[0].cause
+    assert "value too long" in next(scene.ledger.dead_letters()).cause
 
 
 def test_predictions_dropped_without_a_word_are_quarantined(scene: Scene) -> None:
@@ -252,7 +252,7 @@ def test_a_count_that_is_too_large_is_no_reason_to_send_again(scene: Scene, monk
     monkeypatch.setattr(MemoryProject, "create", doubling)
     importer = scene.importer()
     importer.run()
-    assert importer.requests == CHUNKS
+    assert importer.sent.requests == CHUNKS
     assert scene.audit().removed == ALL
     assert scene.one_each()
 
@@ -262,7 +262,7 @@ def test_chunks_without_predictions_send_nothing(tmp_path: Path) -> None:
     with predicted_run(tmp_path, dead=dead) as scene:
         importer = scene.importer()
         importer.run()
-        assert importer.requests == CHUNKS - 1
+        assert importer.sent.requests == CHUNKS - 1
         assert scene.states() == ["imported"] * CHUNKS
         assert scene.one_each(*dead)
 
@@ -272,7 +272,7 @@ def test_what_others_sent_since_is_left_out_when_asked(scene: Scene) -> None:
     importer = scene.importer(check_first=True)
     importer.run()
     assert scene.one_each()
-    assert importer.imported == ALL - CHUNK_TASKS - 1
+    assert importer.sent.imported == ALL - CHUNK_TASKS - 1
 
 
 # ------------------------------------------------------------------------------------------------ after a crash
@@ -285,7 +285,7 @@ def test_a_resumed_run_waits_for_a_request_that_was_under_way(scene: Scene, monk
     resumed = scene.clock.now
     scene.importer().run()
     assert scene.one_each()
-    assert scene.clock.now - resumed >= OPTIONS.write_seconds - 4 + OPTIONS.settle_seconds
+    assert scene.clock.now - resumed >= SENDING.write_seconds - 4 + SENDING.settle_seconds
 
 
 def test_a_resumed_run_counts_the_wait_from_the_last_request_of_a_batch(
@@ -300,10 +300,10 @@ def test_a_resumed_run_counts_the_wait_from_the_last_request_of_a_batch(
         if len(calls) == 2:
             raise Crash
         created = original(project, rows)
-        scene.clock.sleep(OPTIONS.write_seconds * 2)
+        scene.clock.sleep(SENDING.write_seconds * 2)
         return created
 
-    options = replace(OPTIONS, max_body_bytes=350)
+    options = replace(OPTIONS, sending=replace(SENDING, max_body_bytes=350))
     with monkeypatch.context() as patch:
         patch.setattr(MemoryProject, "create", slow_then_dying)
         with pytest.raises(Crash):
@@ -322,7 +322,7 @@ def test_a_clock_that_was_set_back_does_not_wait_longer_than_a_request_takes(
     scene.clock.now -= 100_000
     resumed = scene.clock.now
     scene.importer().run()
-    assert scene.clock.now - resumed < 2 * (OPTIONS.write_seconds + OPTIONS.settle_seconds)
+    assert scene.clock.now - resumed < 2 * (SENDING.write_seconds + SENDING.settle_seconds)
     assert scene.one_each()
 
 
@@ -330,5 +330,5 @@ def test_settle_sends_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> 
     die_while_sending(scene, monkeypatch)
     importer = scene.importer()
     importer.settle()
-    assert (importer.requests, scene.held()) == (0, {})
-    assert sum(scene.clock.slept) >= OPTIONS.write_seconds
+    assert (importer.sent.requests, scene.held()) == (0, {})
+    assert sum(scene.clock.slept) >= SENDING.write_seconds

@@ -57,9 +57,15 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
             warnings=tuple(warnings),
         )
 
-    def pages(self, selection: Selection, *, after: int = 0) -> Iterator[TaskPage]:
+    def split(self, selection: Selection, parts: int) -> Sequence[tuple[int, int]]:
+        """See ``TaskSource.split``."""
+        return [(1, 2**31 - 1)]
+
+    def pages(self, selection: Selection, *, after: int = 0, last: int | None = None) -> Iterator[TaskPage]:
         """See ``TaskSource.pages``."""
         items = filters.untouched() if selection.untouched_only else []
+        if last is not None:
+            items.append(filters.in_range(after + 1, last))
         version = selection.without_version
         versions = self._versions() if version else {}
         if version and filters.lookalikes(version, versions):
@@ -170,6 +176,28 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
                 ([], 0),
             )
         return versions.get(model_version, 0) - carriers
+
+    def prediction_ids(self, model_version: str, first: int, last: int) -> Iterator[tuple[TaskId, tuple[int, ...]]]:
+        """See ``PredictionSink.prediction_ids``."""
+        items = [filters.in_range(first, last), filters.carrying(model_version)]
+        size = PageSize(FULL_PAGE)
+        for rows, _ in walk(self.client, self.id, items, include="id,predictions", page_size=size, full=True):
+            for row in rows:
+                ids = sorted(entry["id"] for entry in row["predictions"] if entry["model_version"] == model_version)
+                if ids:
+                    yield TaskId(row["id"]), tuple(ids)
+
+    def delete(self, prediction_id: int) -> None:
+        """See ``PredictionSink.delete``."""
+        self._delete(prediction_id)
+
+    def stale_counters(self, first: int, last: int) -> int:
+        """See ``PredictionSink.stale_counters``."""
+        return 0
+
+    def repair_counters(self) -> None:
+        """See ``PredictionSink.repair_counters``."""
+        self.client.write("POST", f"/api/projects/{self.id}/import/predictions", [])
 
     def remove_surplus(self, model_version: str) -> int:
         """See ``PredictionSink.remove_surplus``."""

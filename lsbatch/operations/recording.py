@@ -1,0 +1,118 @@
+"""Keep what is known of a run true on disk while it goes: the report, the error budget, the dead letters."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lsbatch.errors import BudgetError, LsbatchError, StoppedError
+from lsbatch.operations.importing import Importer
+from lsbatch.operations.run_setup import RunSetup
+from lsbatch.report import RunReport
+from lsbatch.run_dir import write_json
+from lsbatch.run_states import FAILED, FINISHED, INTERRUPTED, OVER_BUDGET, STOPPED
+
+__all__ = ["Recording", "recorded"]
+
+logger = logging.getLogger(__name__)
+MOST_CAUSES = 10
+#: The report is written at most this often while the run goes, in seconds.
+WRITE_SECONDS = 2.0
+
+
+class Recording:
+    """One run's report while it goes.
+
+    Args:
+        setup: the run.
+        report: is kept up to date.
+        importer: knows what was sent.
+    """
+
+    def __init__(self, setup: RunSetup, report: RunReport, importer: Importer) -> None:
+        self.setup = setup
+        self.report = report
+        self.importer = importer
+        self._written_at = 0.0
+
+    def tick(self) -> None:
+        """Note how far it is; called often, writes seldom.
+
+        Raises:
+            StoppedError: somebody asked to stop.
+        """
+        if time.monotonic() - self._written_at >= WRITE_SECONDS:
+            self.count()
+            self.write()
+        self.setup.stop.check()
+
+    def check_budget(self, selected: int) -> None:
+        """Return if no more of the selected tasks failed than may.
+
+        Raises:
+            BudgetError: more did.
+        """
+        failed = self.setup.ledger.quarantined()
+        allowed = self.report.allowed = self.setup.options.budget.allowed(selected)
+        if failed > allowed:
+            letters = self.setup.run.path / "dead_letters.jsonl"
+            causes = "; ".join(f"{count:,} x {cause}" for cause, count in self.setup.ledger.causes(3).items())
+            raise BudgetError(
+                f"{failed:,} of {selected:,} tasks failed, {allowed:,} may (run.max_failures): {causes}",
+                hint=f"Nothing more is sent. What failed is in {letters}. Mend it and run the same command again, or "
+                "allow more with --max-failures.",
+            )
+
+    def count(self) -> None:
+        """Bring the report's counts up to date."""
+        ledger, sent = self.setup.ledger, self.importer.sent
+        self.report.selected, self.report.predicted = ledger.totals()
+        self.report.quarantined = ledger.quarantined()
+        self.report.causes = ledger.causes(MOST_CAUSES)
+        self.report.imported, self.report.requests, self.report.ambiguous = sent.imported, sent.requests, sent.ambiguous
+        self.report.replaced = ledger.replaced_count()
+
+    def write(self) -> None:
+        """Write ``run_results.json``."""
+        self._written_at = time.monotonic()
+        write_json(self.setup.run.results, self.report.to_json())
+
+
+@contextmanager
+def recorded(setup: RunSetup, report: RunReport, importer: Importer) -> Iterator[Recording]:
+    """Keep ``run_results.json`` true: that the run is under way, and how it ended, whatever ends it.
+
+    Raises:
+        LsbatchError: what ended it; its ``hint`` stays.
+    """
+    recording = Recording(setup, report, importer)
+    recording.count()
+    recording.write()
+    try:
+        yield recording
+    except BaseException as error:
+        report.state, report.error = _state(error), str(error)
+        try:
+            _write_all(recording)
+        except LsbatchError as second:
+            # The first error is the one to show; without a report the run counts as unfinished, which it is.
+            logger.debug("the report of run %s could not be written: %s", setup.run.id, second)
+        raise
+    report.state = FINISHED
+    _write_all(recording)
+
+
+def _write_all(recording: Recording) -> None:
+    recording.count()
+    recording.setup.run.write_dead_letters(recording.setup.ledger.dead_letters())
+    recording.write()
+
+
+def _state(error: BaseException) -> str:
+    if isinstance(error, StoppedError):
+        return STOPPED
+    if isinstance(error, BudgetError):
+        return OVER_BUDGET
+    return FAILED if isinstance(error, LsbatchError) else INTERRUPTED

@@ -1,0 +1,133 @@
+"""What the verbs share: a run's setup from the configuration, its lock, and what is learned from run to run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+
+from lsbatch.errors import RefusedError
+from lsbatch.executor import AdaptiveExecutor, Executor, InProcessExecutor
+from lsbatch.import_plan import CostModel, Standing
+from lsbatch.ledger import Ledger
+from lsbatch.lock import hold
+from lsbatch.operations.run_setup import ExecutorFactory, RunOptions, RunSetup
+from lsbatch.operations.runs import run_state
+from lsbatch.progress import Progress
+from lsbatch.run_dir import RunDir, write_json
+from lsbatch.run_log import logged
+from lsbatch.run_states import RUNNING
+from lsbatch.stopping import Stop
+from lsbatch.wiring import Bench
+
+__all__ = ["composed", "held", "same_label_config", "warn"]
+
+logger = logging.getLogger(__name__)
+COSTS = "import_costs.json"
+
+
+def warn(bench: Bench, progress: Progress) -> None:
+    """Say what about the project will surprise."""
+    for warning in bench.info.warnings:
+        progress.say(f"warning: {warning}")
+
+
+def held(bench: Bench, model_version: str, stop: Stop) -> AbstractContextManager[None]:
+    """The lock of this version of the project, for as long as the context lasts.
+
+    Raises:
+        LockedError: another process holds it, and did so for as long as may be waited.
+    """
+    return hold(bench.folder / "locks", model_version, wait_seconds=bench.config.run.wait_seconds, stop=stop)
+
+
+def same_label_config(bench: Bench, run: RunDir) -> None:
+    """Return if the project's label config is what it was when the run began.
+
+    Raises:
+        RefusedError: it is not.
+    """
+    if run.manifest().get("label_config_hash") != bench.label_config.hash:
+        raise RefusedError(
+            f"the project's label config has changed since run {run.id}",
+            hint=f"Predict again: lsbatch predict --project {bench.project_id}",
+        )
+
+
+@contextmanager
+def composed(
+    bench: Bench, run: RunDir, options: RunOptions, model_version: str, progress: Progress, stop: Stop, *, resumed: bool
+) -> Iterator[RunSetup]:
+    """A run's setup, its ledger open and its log written, for as long as the context lasts.
+
+    Raises:
+        ConfigError: the ledger cannot be used.
+    """
+    costs = bench.folder / COSTS
+    info = bench.info
+    touched = min(info.task_count, info.annotated_count + info.prediction_count)
+    # One that was killed while it predicted in its own process may have been killed by a task.
+    cautious = resumed and run_state(run) == RUNNING
+    with logged(run.log), closing(Ledger(run.ledger)) as ledger:
+        setup = RunSetup(
+            source=bench.project,
+            sink=bench.project,
+            run=run,
+            ledger=ledger,
+            model_version=model_version,
+            project=bench.project_id,
+            options=options,
+            open_executor=_executors(bench, run, progress, cautious=cautious),
+            progress=progress,
+            standing=Standing(info.task_count, touched),
+            model=_known_costs(costs),
+            stop=stop,
+            resumed=resumed,
+        )
+        with stop.after(bench.config.run.max_runtime_seconds):
+            yield setup
+        if setup.model.answers:
+            write_json(costs, setup.model.to_json())
+
+
+def _known_costs(path: Path) -> CostModel:
+    """What earlier runs learned of this server; what cannot be read is learned anew."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return CostModel.from_json(json.loads(path.read_bytes()))
+    return CostModel()
+
+
+def _executors(bench: Bench, run: RunDir, progress: Progress, *, cautious: bool) -> ExecutorFactory:
+    options = bench.config.dask
+    workers = os.cpu_count() or 1 if options.workers is None else options.workers
+
+    @contextmanager
+    def open_cluster() -> Iterator[Executor]:
+        from lsbatch.dask_executor import DaskOptions, open_dask
+
+        dask = DaskOptions(
+            workers=max(1, workers),
+            scheduler=options.scheduler,
+            memory_limit=options.memory_limit,
+            dashboard_address=options.dashboard_address,
+            worker_seconds=options.worker_seconds,
+            chunk_seconds=bench.config.inference.chunk_seconds,
+        )
+        with open_dask(dask, bench.spec, run.id, say=progress.say) as executor:
+            yield executor
+
+    @contextmanager
+    def open_executor(tasks: int) -> Iterator[Executor]:
+        pays = bench.config.inference.cluster_above_seconds
+        if options.scheduler is None and workers == 0:
+            yield InProcessExecutor(bench.spec)
+        elif options.scheduler is None and options.workers is None and not cautious and pays > 0:
+            yield AdaptiveExecutor(bench.spec, tasks, pays, open_cluster)
+        else:
+            with open_cluster() as executor:
+                yield executor
+
+    return open_executor
