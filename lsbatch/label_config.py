@@ -127,7 +127,11 @@ class LabelConfig:
         Raises:
             RefusedError: Label Studio's own code cannot read the label config.
         """
-        errors: list[Any] = self._interface.validate_prediction(dict(prediction), return_errors=True)
+        interface = self._interface
+        try:
+            errors: list[Any] = interface.validate_prediction(dict(prediction), return_errors=True)
+        except Exception as error:  # a region of a strange form, such as a number: the SDK trips over it
+            return f"it has not the form of a prediction: {type(error).__name__}: {error}"
         # A relation's errors come as a list inside the list.
         return "; ".join(word for error in errors for word in (error if isinstance(error, list) else [error])) or None
 

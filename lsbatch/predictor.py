@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lsbatch.entities import DeadLetter, Outcome, Prediction, Stage, Task
@@ -51,12 +52,17 @@ class Predictor:
 
     def _call(self, tasks: Sequence[Task]) -> list[TaskResult | TaskFailure] | str:
         """The pipeline's results, or why there are none that could be matched to the tasks."""
+        # Copies in a tuple: a pipeline that shortens its tasks, or changes their data in place, must neither shift the
+        # results nor spoil the next attempt.
+        copies = tuple(Task(task.id, copy.deepcopy(task.data)) for task in tasks)
         try:
-            # A tuple: a pipeline that sorted or shortened its tasks in place would shift the results.
-            results = list(self.pipeline.predict(tuple(tasks)))
+            returned: object = self.pipeline.predict(copies)
+            results = list(returned) if isinstance(returned, Iterable) else returned
         except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too
             logger.debug("the pipeline raised on %d tasks", len(tasks), exc_info=True)
-            return f"the pipeline raised {type(error).__name__}: {error}"
+            return f"the pipeline raised {_named(error)}"
+        if not isinstance(results, list):
+            return f"the pipeline returned {type(results).__name__} instead of a list of results"
         if len(results) != len(tasks):
             return f"the pipeline returned {len(results)} results for {len(tasks)} task{'s' * (len(tasks) != 1)}"
         return results
@@ -70,7 +76,9 @@ class Predictor:
             regions, score = plain(result["result"]), plain(result.get("score"))
         except ValueError as error:
             return _dead(task, "validate", str(error))
-        if not isinstance(regions, list) or not (score is None or isinstance(score, int | float)):
+        except Exception as error:  # somebody else's objects: reading them may raise anything
+            return _dead(task, "validate", f"the pipeline's result cannot be read: {_named(error)}")
+        if not isinstance(regions, list) or isinstance(score, bool) or not isinstance(score, int | float | None):
             return _dead(task, "validate", "'result' must be a list and 'score' a number or None")
         why = self.label_config.why_invalid({"result": regions, "score": score, "model_version": self.model_version})
         if why:
@@ -78,9 +86,18 @@ class Predictor:
         return Prediction(task.id, regions, None if score is None else float(score), self.model_version)
 
 
+def _named(error: BaseException) -> str:
+    """The error's type and words; one that cannot even say its words is left with its type."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # somebody else's __str__
+        return type(error).__name__
+
+
 def _dead(task: Task, stage: Stage, cause: object) -> DeadLetter:
     # Somebody else's words: an exception instead of its text, or a text that cannot be stored.
-    cause = str(cause).encode("utf-8", "backslashreplace").decode()
+    words = _named(cause) if isinstance(cause, BaseException) else str(cause)
+    cause = words.encode("utf-8", "backslashreplace").decode()
     return DeadLetter(task.id, stage, cause if len(cause) <= CAUSE_LENGTH else cause[:CAUSE_LENGTH] + "...")
 
 
