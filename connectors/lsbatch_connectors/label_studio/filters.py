@@ -7,12 +7,14 @@ Shape: ``{"filters": {"conjunction": "and", "items": [...]}, "ordering": ["tasks
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from urllib.parse import quote_plus
 
 __all__ = [
     "annotated",
     "carrying",
+    "exactly",
     "in_range",
     "lookalikes",
     "not_carrying",
@@ -25,6 +27,12 @@ Filter = dict[str, Any]
 
 #: The server cuts the text of a computed column here (``CHAR_LIMITS`` of its data manager's serializer).
 COLUMN_LENGTH = 500
+#: Characters of a request's address that filters may fill: gunicorn takes 4,094 for the whole line.
+ADDRESS_LENGTH = 3_600
+#: Least of them for ids, however long the other filters are.
+IDS_LENGTH = 400
+#: Most ids of one group. The server looks at each of them.
+GROUP_IDS = 50_000
 
 
 def _item(column: str, operator: str, kind: str, value: Any) -> Filter:
@@ -39,6 +47,58 @@ def after(task_id: int) -> Filter:
 def in_range(first: int, last: int) -> Filter:
     """Tasks with an id from ``first`` to ``last``, both included."""
     return _item("id", "in", "Number", {"min": first, "max": last})
+
+
+def exactly(ids: Sequence[int], others: Sequence[Filter] = ()) -> Iterator[tuple[list[Filter], Sequence[int]]]:
+    """Filters for exactly these tasks (ids ascending, unique), a group at a time, with the ids of the group.
+
+    Groups ascend. A group is a range, less the ids in it that are not wanted, or a list: whichever takes more ids.
+
+    Args:
+        ids: of the tasks.
+        others: filters of the same request, which take their part of its address.
+    """
+    room = max(IDS_LENGTH, ADDRESS_LENGTH - len(quote_plus(query([*others, in_range(2**53, 2**53), _unlisted(())]))))
+    start = 0
+    while start < len(ids):
+        listed, spanned, holes = _group(ids, start, room)
+        if listed > spanned:
+            yield [_listed(ids[start:listed])], ids[start:listed]
+        else:
+            less = [_unlisted(holes)] if holes else []
+            yield [in_range(ids[start], ids[spanned - 1]), *less], ids[start:spanned]
+        start = max(listed, spanned)
+
+
+def _group(ids: Sequence[int], start: int, room: int) -> tuple[int, int, list[int]]:
+    """Where a list and a range that begin at ``start`` must end, and what the range must leave out."""
+    most = min(len(ids), start + GROUP_IDS)
+    listed, length = start, 0
+    while listed < most and (length := length + _length(ids[listed])) <= room:
+        listed += 1
+    spanned, length = start + 1, 0
+    holes: list[int] = []
+    while spanned < most:
+        gap = range(ids[spanned - 1] + 1, ids[spanned])
+        length += len(gap) * _length(gap.start)
+        if length > room:
+            break
+        holes += gap
+        spanned += 1
+    return listed, spanned, holes
+
+
+def _length(task_id: int) -> int:
+    """Characters of an id in an address, the comma after it included."""
+    return len(str(task_id)) + len("%2C")
+
+
+def _listed(ids: Sequence[int]) -> Filter:
+    return _item("id", "in_list", "Number", list(ids))
+
+
+def _unlisted(ids: Sequence[int]) -> Filter:
+    return _item("id", "not_in_list", "Number", list(ids))
 
 
 def carrying(model_version: str) -> Filter:
@@ -67,7 +127,8 @@ def untouched() -> list[Filter]:
 
 def query(items: Iterable[Filter]) -> str:
     """The ``query`` parameter: all filters at once, lowest ids first."""
-    return json.dumps({"filters": {"conjunction": "and", "items": list(items)}, "ordering": ["tasks:id"]})
+    value = {"filters": {"conjunction": "and", "items": list(items)}, "ordering": ["tasks:id"]}
+    return json.dumps(value, separators=(",", ":"))
 
 
 def lookalikes(model_version: str, versions: Iterable[str]) -> list[str]:

@@ -111,6 +111,25 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
         for rows, _ in self._walk(items, "id,predictions_model_versions"):
             yield from (TaskId(row["id"]) for row in rows if self._carries(row, model_version))
 
+    def count_carriers(self, model_version: str, task_ids: Sequence[TaskId]) -> int:
+        """See ``PredictionSink.count_carriers``.
+
+        The server counts 20,000 tasks in the time in which it lists 1,000: for each one listed it loads predictions,
+        annotations and eight more relations, whatever columns are asked for (``TaskListAPI.prefetch``).
+        """
+        if not task_ids:
+            return 0
+        if filters.lookalikes(model_version, self._versions()):
+            wanted = set(task_ids)
+            return sum(task in wanted for task in self.carriers(model_version, task_ids[0], task_ids[-1]))
+        version = filters.carrying(model_version)
+        return sum(self._count([version, *group]) for group, _ in filters.exactly(task_ids, [version]))
+
+    def _count(self, items: Sequence[filters.Filter]) -> int:
+        """How many tasks these filters leave."""
+        _, total = next(walk(self.client, self.id, items, include="id", page_size=PageSize(1)), ([], 0))
+        return total
+
     def _carries(self, row: dict[str, Any], model_version: str) -> bool:
         versions = filters.parse_versions(row["predictions_model_versions"] or "")
         if versions is None:
@@ -171,10 +190,7 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
                 for row in rows
             )
         else:
-            _, carriers = next(
-                walk(self.client, self.id, [filters.carrying(model_version)], include="id", page_size=PageSize(1)),
-                ([], 0),
-            )
+            carriers = self._count([filters.carrying(model_version)])
         return versions.get(model_version, 0) - carriers
 
     def prediction_ids(self, model_version: str, first: int, last: int) -> Iterator[tuple[TaskId, tuple[int, ...]]]:
