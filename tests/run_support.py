@@ -139,17 +139,24 @@ def predicted_run(folder: Path, *, dead: tuple[int, ...] = ()) -> Iterator[Scene
     """
     run = RunDir(folder / "run")
     run.create({})
-    scene = Scene(run, Ledger(run.ledger), MemoryProject())
-    time = SimpleNamespace(time=scene.clock, monotonic=scene.clock)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importing, "time", time)
-        patch.setattr(sending, "time", time)
-        patch.setattr(ledger_module, "time", time)
-        patch.setattr(retry, "_backoff", lambda _state: 0.0)
+    with clocked() as clock:
+        scene = Scene(run, Ledger(run.ledger), MemoryProject(), clock)
         for number in range(CHUNKS):
             _add_chunk(scene, number, dead)
         yield scene
     scene.ledger.close()
+
+
+@contextmanager
+def clocked() -> Iterator[Clock]:
+    """Time that passes only while somebody waits; refused requests are repeated without a wait."""
+    clock = Clock()
+    time = SimpleNamespace(time=clock, monotonic=clock)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (importing, sending, ledger_module):
+            patch.setattr(module, "time", time)
+        patch.setattr(retry, "_backoff", lambda _state: 0.0)
+        yield clock
 
 
 def _add_chunk(scene: Scene, number: int, dead: tuple[int, ...]) -> None:
