@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lsbatch.entities import AnnotatedTask, Annotation, ModelVersion, TaskId
+from lsbatch.errors import LsbatchError, PipelineError
 from lsbatch.ports import AnnotationSource, Evaluation, ModelStore, PipelineContext, Trainable, TrainingTask
+from lsbatch.predictor import raised
 from lsbatch.progress import Progress
 
 __all__ = ["Choice", "RetrainOptions", "RetrainReport", "choose", "is_held_out", "retrain"]
@@ -92,11 +94,12 @@ def retrain(
 
     Raises:
         ConfigError: too few annotations, or one label only.
+        PipelineError: ``fit`` raised something else, or returned something else.
         TransientError: the source did not answer.
     """
     tasks = _Tasks(source.annotated(), options, progress, annotated_tasks)
     with tempfile.TemporaryDirectory(prefix="lsbatch-model-") as folder:
-        evaluation = pipeline.fit(context, iter(tasks), Path(folder))
+        evaluation = _fit(pipeline, context, tasks, Path(folder), options.pipeline)
         manifest = {
             "pipeline": options.pipeline,
             "params": dict(context.params),
@@ -107,6 +110,23 @@ def retrain(
         }
         version = store.publish(options.name, Path(folder), manifest)
     return RetrainReport(version, evaluation, tasks.skipped)
+
+
+def _fit(
+    pipeline: type[Trainable], context: PipelineContext, tasks: Iterable[TrainingTask], folder: Path, name: str
+) -> Evaluation:
+    try:
+        evaluation: object = pipeline.fit(context, iter(tasks), folder)
+    except LsbatchError:
+        raise
+    except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too
+        raise PipelineError(f"pipeline {name} cannot be trained: fit() raised {raised(error)}") from error
+    if not isinstance(evaluation, Evaluation):
+        raise PipelineError(
+            f"pipeline {name}: fit() returned {type(evaluation).__name__} instead of an Evaluation",
+            hint="The contract is lsbatch.ports.Trainable.",
+        )
+    return evaluation
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, Any]:

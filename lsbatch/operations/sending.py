@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from lsbatch.entities import DeadLetter, Prediction
+from lsbatch.entities import DeadLetter, Prediction, TaskId
 from lsbatch.errors import AmbiguousError, PermanentError
 from lsbatch.ledger import ImportBatch, Ledger
+from lsbatch.operations.carrying import which_carry
 from lsbatch.ports import PredictionSink
 from lsbatch.retry import retry_transient
 from lsbatch.stopping import Stop
@@ -172,7 +173,7 @@ class Sender:
         self.sent.timings.append((len(rows), time.monotonic() - self._left_at))
         return created
 
-    def _after(self, error: AmbiguousError, rows: Sequence[Prediction]) -> set[int]:
+    def _after(self, error: AmbiguousError, rows: Sequence[Prediction]) -> set[TaskId]:
         """The tasks of these rows that carry the version after an answer that may hide a commit."""
         took = time.monotonic() - self._left_at
         self.sent.ambiguous += 1
@@ -293,14 +294,14 @@ class Sender:
 
     # -------------------------------------------------------------------------------------------- reading back
 
-    def settle_interrupted(self, batch: ImportBatch, rows: Sequence[Prediction]) -> set[int]:
+    def settle_interrupted(self, batch: ImportBatch, rows: Sequence[Prediction]) -> set[TaskId]:
         """The tasks of these rows that carry the version, once a request of an earlier process can store no more."""
         logger.warning("import batch %d was under way when the run ended; reading back", batch.number)
         # The ledger may have been told of the request a little before it left.
         waited = batch.age_seconds - NOTE_SECONDS
         return self.settle(rows, min(self._options.write_seconds, max(0.0, self._options.write_seconds - waited)))
 
-    def settle(self, rows: Sequence[Prediction], working_seconds: float, *, stable: bool = True) -> set[int]:
+    def settle(self, rows: Sequence[Prediction], working_seconds: float, *, stable: bool = True) -> set[TaskId]:
         """The tasks of these rows that carry the version, read until they are all there or the answer is stable.
 
         Args:
@@ -312,7 +313,7 @@ class Sender:
             return set()
         wanted = len({row.task_id for row in rows})
         started = changed = time.monotonic()
-        present: set[int] = set()
+        present: set[TaskId] = set()
         while True:
             found = self.carriers(rows)
             now = time.monotonic()
@@ -323,15 +324,12 @@ class Sender:
                 return found
             self._stop.sleep(min(POLL_SECONDS, max(0.05, quiet + self._options.settle_seconds - now)))
 
-    def carriers(self, rows: Sequence[Prediction]) -> set[int]:
+    def carriers(self, rows: Sequence[Prediction]) -> set[TaskId]:
         """The tasks of these rows that carry the version now."""
-        if not rows:
-            return set()
-        wanted = {int(row.task_id) for row in rows}
-        return wanted.intersection(self._sink.carriers(self._version, min(wanted), max(wanted)))
+        return which_carry(self._sink, self._version, sorted({row.task_id for row in rows}))
 
 
-def missing(rows: Sequence[Prediction], present: set[int]) -> list[Prediction]:
+def missing(rows: Sequence[Prediction], present: set[TaskId]) -> list[Prediction]:
     """The rows whose tasks are not among ``present``."""
     return [row for row in rows if row.task_id not in present]
 
