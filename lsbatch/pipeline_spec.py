@@ -13,10 +13,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from lsbatch.config.sources import nearest
 from lsbatch.errors import ConfigError, LsbatchError, RefusedError
 from lsbatch.label_config import LabelConfig
 from lsbatch.ports import MediaReader, Pipeline, PipelineContext
-from lsbatch.predictor import Predictor
+from lsbatch.predictor import Predictor, raised
 from lsbatch.shipping import located, pack
 from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient
 from lsbatch_connectors.media import MediaOptions, UriMedia
@@ -24,6 +25,7 @@ from lsbatch_connectors.media import MediaOptions, UriMedia
 __all__ = ["MediaSpec", "PipelineSpec", "choose_pipeline", "load_pipeline", "pipelines"]
 
 GROUP = "lsbatch.pipelines"
+CONTRACT = "The contract is lsbatch.ports.Pipeline; lsbatch.testing.check_pipeline checks it."
 
 
 def pipelines() -> dict[str, EntryPoint]:
@@ -38,8 +40,11 @@ def choose_pipeline(label_config: LabelConfig) -> str:
         RefusedError: none can; says why for each.
     """
     reasons = []
-    for name, entry in sorted(pipelines().items()):
-        why = cast("type[Pipeline]", entry.load()).why_not(label_config)
+    for name in sorted(pipelines()):
+        try:
+            why = _why_not(name, _class(name, _installed(name)), label_config)
+        except ConfigError as error:  # a broken one must not stand in the way of the others
+            why = str(error)
         if why is None:
             return name
         reasons.append(f"  {name}: {why}")
@@ -56,15 +61,8 @@ def load_pipeline(name: str, folder: Path, label_config: LabelConfig) -> type[Pi
         ConfigError: there is none, or its module cannot be imported.
         RefusedError: it cannot serve the label config.
     """
-    found = _import(name, folder) if ":" in name else _installed(name)
-    lacking = [method for method in ("why_not", "build", "predict") if not callable(getattr(found, method, None))]
-    if not isinstance(found, type) or lacking:
-        raise ConfigError(
-            f"pipeline.name: {name} is not a pipeline: it lacks {', '.join(lacking) or 'a class'}",
-            hint="The contract is lsbatch.ports.Pipeline.",
-        )
-    pipeline = cast("type[Pipeline]", found)
-    if why := pipeline.why_not(label_config):
+    pipeline = _class(name, _import(name, folder) if ":" in name else _installed(name))
+    if why := _why_not(name, pipeline, label_config):
         raise RefusedError(
             f"pipeline {name} cannot serve the project's label config: {why}",
             hint="Choose another pipeline (pipeline.name), or change the label config.",
@@ -72,30 +70,50 @@ def load_pipeline(name: str, folder: Path, label_config: LabelConfig) -> type[Pi
     return pipeline
 
 
+def _class(name: str, found: object) -> type[Pipeline]:
+    lacking = [method for method in ("why_not", "build", "predict") if not callable(getattr(found, method, None))]
+    if not isinstance(found, type) or lacking:
+        what = f"it lacks {', '.join(lacking)}" if isinstance(found, type) else "it is no class"
+        raise ConfigError(f"pipeline.name: {name} is not a pipeline: {what}", hint=CONTRACT)
+    return cast("type[Pipeline]", found)
+
+
+def _why_not(name: str, pipeline: type[Pipeline], label_config: LabelConfig) -> str | None:
+    try:
+        return pipeline.why_not(label_config)
+    except (Exception, SystemExit) as error:  # somebody else's code
+        raise ConfigError(f"pipeline.name: {name}: why_not() raised {raised(error)}", hint=CONTRACT) from error
+
+
 def _installed(name: str) -> object:
     known = pipelines()
     if name not in known:
         raise ConfigError(
-            f"pipeline.name: {name} is not installed; there are {', '.join(sorted(known))}",
-            hint="Your own pipeline is named my_module:MyPipeline.",
+            f"pipeline.name: {name} is not installed{nearest(name, known)}",
+            hint=f"There are {', '.join(sorted(known))}. Your own pipeline is named my_module:MyPipeline.",
         )
-    return known[name].load()
+    try:
+        return known[name].load()
+    except (Exception, SystemExit) as error:  # somebody else's package
+        raise ConfigError(f"pipeline.name: {name}: cannot be imported: {raised(error)}") from error
 
 
 def _import(name: str, folder: Path) -> object:
-    module_name, _, attribute = name.partition(":")
+    module_name, _, path = name.partition(":")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
-        found = importlib.import_module(module_name)
+        found: object = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # somebody else's module: anything may come
         raise ConfigError(
-            f"pipeline.name: {name}: the module cannot be imported: {type(error).__name__}: {error}",
+            f"pipeline.name: {name}: the module cannot be imported: {raised(error)}",
             hint=f"It is looked for in {folder} and among the installed packages.",
         ) from error
-    if not hasattr(found, attribute):
-        raise ConfigError(f"pipeline.name: {module_name} has no {attribute!r}")
-    return getattr(found, attribute)
+    for attribute in path.split("."):
+        if not hasattr(found, attribute):
+            raise ConfigError(f"pipeline.name: {name}: there is no {attribute!r}{nearest(attribute, dir(found))}")
+        found = getattr(found, attribute)
+    return found
 
 
 @dataclass(frozen=True)
@@ -181,7 +199,7 @@ class PipelineSpec:
         except LsbatchError:
             raise
         except (Exception, SystemExit) as error:  # somebody else's code
-            raise ConfigError(f"pipeline {self.pipeline} cannot be built: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"pipeline {self.pipeline} cannot be built: build() raised {raised(error)}") from error
         return Predictor(built, label_config, self.model_version)
 
 

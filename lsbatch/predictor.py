@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
 import math
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lsbatch.entities import DeadLetter, Outcome, Prediction, Stage, Task
 from lsbatch.label_config import LabelConfig
 from lsbatch.ports import Pipeline, TaskFailure, TaskResult
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "plain", "raised"]
 
 logger = logging.getLogger(__name__)
 CAUSE_LENGTH = 500
 #: Deepest nesting of a result: less than what JSON readers can follow, more than any region has.
 MOST_DEPTH = 50
+#: Where the line at fault is not: files of lsbatch and of the import system, and what comes from no file.
+OURS = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<")
 
 
 class Predictor:
@@ -60,7 +65,7 @@ class Predictor:
             results = list(returned) if isinstance(returned, Iterable) else returned
         except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too
             logger.debug("the pipeline raised on %d tasks", len(tasks), exc_info=True)
-            return f"the pipeline raised {_named(error)}"
+            return f"the pipeline raised {raised(error)}"
         if not isinstance(results, list):
             return f"the pipeline returned {type(results).__name__} instead of a list of results"
         if len(results) != len(tasks):
@@ -77,7 +82,7 @@ class Predictor:
         except ValueError as error:
             return _dead(task, "validate", str(error))
         except Exception as error:  # somebody else's objects: reading them may raise anything
-            return _dead(task, "validate", f"the pipeline's result cannot be read: {_named(error)}")
+            return _dead(task, "validate", f"the pipeline's result cannot be read: {raised(error)}")
         if not isinstance(regions, list) or isinstance(score, bool) or not isinstance(score, int | float | None):
             return _dead(task, "validate", "'result' must be a list and 'score' a number or None")
         why = self.label_config.why_invalid({"result": regions, "score": score, "model_version": self.model_version})
@@ -86,17 +91,19 @@ class Predictor:
         return Prediction(task.id, regions, None if score is None else float(score), self.model_version)
 
 
-def _named(error: BaseException) -> str:
-    """The error's type and words; one that cannot even say its words is left with its type."""
+def raised(error: BaseException) -> str:
+    """What somebody else's code raised, in words: the error's type, its message, and the line that it comes from."""
     try:
-        return f"{type(error).__name__}: {error}"
+        words = f"{type(error).__name__}: {error}".removesuffix(": ")
     except Exception:  # somebody else's __str__
-        return type(error).__name__
+        words = type(error).__name__
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
+    return f"{words} ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else words
 
 
 def _dead(task: Task, stage: Stage, cause: object) -> DeadLetter:
     # Somebody else's words: an exception instead of its text, or a text that cannot be stored.
-    words = _named(cause) if isinstance(cause, BaseException) else str(cause)
+    words = raised(cause) if isinstance(cause, BaseException) else str(cause)
     cause = words.encode("utf-8", "backslashreplace").decode()
     return DeadLetter(task.id, stage, cause if len(cause) <= CAUSE_LENGTH else cause[:CAUSE_LENGTH] + "...")
 

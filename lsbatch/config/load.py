@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from lsbatch.config.schema import Config, settings
-from lsbatch.config.sources import CONFIG_VARIABLE, Given, read_environment, read_file, read_flags
+from lsbatch.config.sources import CONFIG_VARIABLE, EXPLAINED, Given, read_environment, read_file, read_flags
 from lsbatch.errors import ConfigError
 
 __all__ = ["DEFAULT_FILE", "Loaded", "load"]
@@ -135,15 +137,19 @@ def _line(entry: Given, reason: str, *, show: bool = False) -> str:
     got = ""
     if show:
         secret = entry.path in settings() and settings()[entry.path].secret
-        got = f", got {MASK if secret else repr(entry.value)}"
+        got = f", got {MASK if secret else _got(entry.value)}"
     return f"{entry.path}: {reason}{got} ({entry.origin})"
+
+
+def _got(value: Any) -> str:
+    """A value as a person would write it; Python's own types for objects of the parser say nothing to them."""
+    return repr(_without_login(value)) if isinstance(value, str) else _shown(value)
 
 
 def _error(mistakes: list[str], file: Path | None) -> ConfigError:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     lines = [f"the configuration has {count}", *(f"  {line}" for line in mistakes)]
-    hint = "pipeline.example.yaml explains every key; lsbatch config show prints what is in force."
-    return ConfigError("\n".join(lines), hint=hint if file is None else f"{hint} The file is {file}.")
+    return ConfigError("\n".join(lines), hint=EXPLAINED if file is None else f"{EXPLAINED} The file is {file}.")
 
 
 def _absolute(config: Config, origins: Mapping[str, str], folder: Path, cwd: Path) -> Config:
@@ -177,4 +183,11 @@ def _shown(value: Any) -> str:
         return MASK
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value)
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return _without_login(str(value))
+
+
+def _without_login(text: str) -> str:
+    """A URL without user and password, which an object store's or a proxy's address may hold."""
+    return re.sub(r"(?<=://)[^/@\s]+(?=@)", MASK, text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,13 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from lsbatch.config.schema import sections, settings
 from lsbatch.errors import ConfigError
 
-__all__ = ["CONFIG_VARIABLE", "Given", "nearest", "read_environment", "read_file", "read_flags"]
+__all__ = ["CONFIG_VARIABLE", "EXPLAINED", "Given", "nearest", "read_environment", "read_file", "read_flags"]
 
 #: Names the file, where no flag does.
 CONFIG_VARIABLE = "LSBATCH_CONFIG"
 
 PREFIX = "LSBATCH_"
+EXPLAINED = "lsbatch init --print explains every key."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,10 @@ class Given:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean X?``, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else ""
+    """``; did you mean X?``, or nothing. Where ``known`` is a mapping, X is the value of the nearest key."""
+    names = known if isinstance(known, Mapping) else {name: name for name in known}
+    found = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
+    return f"; did you mean {names[found[0]]}?" if found else ""
 
 
 def read_file(path: Path) -> list[Given]:
@@ -59,14 +63,15 @@ def read_file(path: Path) -> list[Given]:
     except DuplicateKeyError as error:
         raise ConfigError(f"{path.name}, {_place(error)}: a key stands twice: {_problem(error)}") from None
     except MarkedYAMLError as error:
-        hint = "YAML indents with blanks, never with tabs." if "\t" in text else "See pipeline.example.yaml."
+        hint = "YAML indents with blanks, never with tabs." if "\t" in text else EXPLAINED
         raise ConfigError(f"{path.name}, {_place(error)}: {_problem(error)}", hint=hint) from None
     except YAMLError as error:
-        raise ConfigError(f"{path.name}: {error}") from None
+        raise ConfigError(f"{path.name}: {str(error).splitlines()[0]}", hint=EXPLAINED) from None
     if content is None:
         return []
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path.name}: must be a mapping of keys to values, got a {type(content).__name__}")
+        kind = "list" if isinstance(content, list) else type(content).__name__
+        raise ConfigError(f"{path.name}: must be a mapping of keys to values, got a {kind}", hint=EXPLAINED)
     return list(_flatten(content, path.name))
 
 
@@ -77,17 +82,25 @@ def _place(error: MarkedYAMLError) -> str:
 
 def _problem(error: MarkedYAMLError) -> str:
     # Only the first line: the parser adds advice for programmers. Values are left out, one may be the token.
-    return str(error.problem or error.context or "not YAML").split("\n")[0].split(" with value")[0]
+    words = str(error.problem or error.context or "not YAML").split("\n")[0]
+    return re.split(r" with value| (?<=alias )'", words)[0]
+
+
+def _origin(content: Any, key: Any, name: str) -> str:
+    try:
+        return f"{name} line {content.lc.key(key)[0] + 1}"
+    except (KeyError, TypeError):  # merged in from another mapping, so that it has no line of its own
+        return name
 
 
 def _flatten(content: Any, name: str) -> Iterator[Given]:
     for key, value in content.items():
-        origin = f"{name} line {content.lc.key(key)[0] + 1}"
+        origin = _origin(content, key, name)
         path = str(key)
         if path in settings():
             yield Given(path, _plain(value), origin)
         elif path not in sections():
-            known = [*sections(), *settings()]
+            known = {entry.key: entry.path for entry in settings().values()} | {name: name for name in sections()}
             yield Given(path, None, origin, f"unknown key{nearest(path, known)}")
         elif value is None:
             continue
@@ -98,15 +111,15 @@ def _flatten(content: Any, name: str) -> Iterator[Given]:
 
 
 def _section(section: str, content: Any, name: str) -> Iterator[Given]:
-    known = [path for path, setting in settings().items() if setting.section == section]
+    everywhere = {entry.key: entry.path for entry in settings().values()}
+    here = {entry.key: entry.path for entry in settings().values() if entry.section == section}
     for key, value in content.items():
-        origin = f"{name} line {content.lc.key(key)[0] + 1}"
-        path = f"{section}.{key}"
-        if path in known:
-            yield Given(path, _plain(value), origin)
+        origin = _origin(content, key, name)
+        if key in here:
+            yield Given(here[key], _plain(value), origin)
         else:
-            guess = nearest(path, known) or nearest(str(key), [entry.rpartition(".")[2] for entry in settings()])
-            yield Given(path, None, origin, f"unknown key{guess}")
+            guess = nearest(str(key), here) or nearest(str(key), everywhere)
+            yield Given(f"{section}.{key}", None, origin, f"unknown key{guess}")
 
 
 def _plain(value: Any) -> Any:
@@ -118,6 +131,9 @@ def _plain(value: Any) -> Any:
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
+    if type(value) is datetime.date:
+        # YAML 1.2 knows no dates; the parser makes one all the same, and 2026-01-31 is a good model version.
+        return value.isoformat()
     return value
 
 
