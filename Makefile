@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 TEST_VENV := .venv-test
 TEST_PYTHON := $(CURDIR)/$(TEST_VENV)/bin/python
 ARGS ?=
+# Bytecode at once: where PYTHONDONTWRITEBYTECODE is set, every process would compile Label Studio and scikit-learn anew.
+INSTALL = $(BIN)/uv pip install -q --compile-bytecode
 
 .PHONY: help demo test check bench clean
 
@@ -16,11 +18,11 @@ $(BIN)/uv:
 	$(BIN)/pip install -q --disable-pip-version-check uv
 
 $(VENV)/.installed: pyproject.toml $(BIN)/uv
-	$(BIN)/uv pip install -q -p $(BIN)/python -e '.[demo]'
+	$(INSTALL) -p $(BIN)/python -e '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(BIN)/uv
-	$(BIN)/uv pip install -q -p $(BIN)/python -e '.[test,dev]'
+	$(INSTALL) -p $(BIN)/python -e '.[test,dev]'
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## Pre-label a project on a local Label Studio, from nothing to a table.
@@ -30,7 +32,7 @@ demo: $(VENV)/.installed  ## Pre-label a project on a local Label Studio, from n
 test: $(BIN)/uv  ## Install the wheel in a fresh place and run all tests on it.
 	$(PYTHON) -m venv --without-pip $(TEST_VENV)
 	rm -rf dist && $(BIN)/uv build -q --wheel -o dist
-	$(BIN)/uv pip install -q -p $(TEST_PYTHON) --reinstall-package lsbatch "$$(echo dist/*.whl)[test]"
+	$(INSTALL) -p $(TEST_PYTHON) --reinstall-package lsbatch "$$(echo dist/*.whl)[test]"
 	empty=$$(mktemp -d) && cd $$empty && $(TEST_PYTHON) -m pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) \
 	  -o pythonpath=tests -o cache_dir=$(CURDIR)/.pytest_cache $(if $(ARGS),$(ARGS),$(CURDIR)/tests); \
 	  code=$$?; rm -rf $$empty; exit $$code

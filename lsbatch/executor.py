@@ -6,6 +6,7 @@ The driver owns every state: an executor holds only the chunks in flight.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -89,6 +90,7 @@ def _predictor(factory: PredictorFactory) -> Predictor:
         if factory.key not in _built:
             _built.clear()
             _built[factory.key] = factory()
+            _built[factory.key].warm_up()
         return _built[factory.key]
 
 
@@ -140,13 +142,17 @@ class AdaptiveExecutor:
     def run(self, chunks: Iterable[tuple[int, pa.Table]]) -> Iterator[ChunkResult]:
         """See ``Executor.run``."""
         waiting = iter(chunks)
-        done, seconds = 0, 0.0
+        done = 0
+        #: Seconds of a task: of the quickest chunk after the first, in which libraries are still loaded.
+        rate: float | None = None
         for chunk in waiting:
-            if done and seconds / done * max(0, self._total - done) > self._pays_seconds:
-                logger.info("about %.1f ms of compute a task: the rest goes to a cluster", seconds / done * 1e3)
+            if rate is not None and rate * max(0, self._total - done) > self._pays_seconds:
+                logger.info("about %.1f ms of compute a task: the rest goes to a cluster", rate * 1e3)
                 with self._open_cluster() as cluster:
                     yield from cluster.run(chain([chunk], waiting))
                 return
             for result in self._here.run([chunk]):
-                done, seconds = done + result.tasks, seconds + result.seconds
+                if done:
+                    rate = min(rate or math.inf, result.seconds / result.tasks)
+                done += result.tasks
                 yield result

@@ -39,6 +39,10 @@ class Predictor:
         self.label_config = label_config
         self.model_version = model_version
 
+    def warm_up(self) -> None:
+        """Load what the first task would wait for, so that chunks are measured by their tasks alone."""
+        self.label_config.why_invalid({"result": [], "model_version": self.model_version})
+
     def predict_chunk(self, tasks: Sequence[Task]) -> list[Outcome]:
         """One outcome for each task, in their order.
 
