@@ -223,9 +223,9 @@ class RunDir:
                 f"{self._selection} is missing or damaged: {error}", hint="Start this run over with --no-resume."
             ) from error
 
-    def write_tasks(self, chunk: int, tasks: Sequence[Task]) -> None:
-        """Store the tasks of a chunk; may be repeated."""
-        _write_table(self._file("tasks", chunk), tasks_table(tasks))
+    def write_tasks(self, chunk: int, table: pa.Table) -> None:
+        """Store the tasks of a chunk (schema ``TASKS``); may be repeated."""
+        _write_table(self._file("tasks", chunk), table)
 
     def read_tasks(self, chunk: int) -> pa.Table:
         """The tasks of a chunk, schema ``TASKS``."""

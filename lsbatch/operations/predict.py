@@ -171,11 +171,11 @@ def _tables(setup: RunSetup, pages: Pages, sizer: ChunkSizer, exporting: Meter) 
         if setup.stop.asked:
             # What is in flight is finished; the rest is exported again.
             return
-        chunk = setup.ledger.plan(group[0].id, group[-1].id, len(group))
-        setup.run.write_tasks(chunk.number, group)
+        chunk, table = setup.ledger.plan(group[0].id, group[-1].id, len(group)), tasks_table(group)
+        setup.run.write_tasks(chunk.number, table)
         setup.ledger.exported(chunk)
         exporting.advance(len(group))
-        yield chunk.number, tasks_table(group)
+        yield chunk.number, table
 
 
 def _bytes(task: Task) -> int:

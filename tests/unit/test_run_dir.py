@@ -12,14 +12,14 @@ from lsbatch.chunks import ChunkState, check_transition
 from lsbatch.entities import Prediction, Task, TaskId
 from lsbatch.errors import ConfigError
 from lsbatch.ledger import Ledger
-from lsbatch.run_dir import RunDir, predictions_table, table_tasks
+from lsbatch.run_dir import RunDir, predictions_table, table_tasks, tasks_table
 
 TASKS = [Task(TaskId(1), {"text": "é"}), Task(TaskId(4), {"n": None})]
 
 
 def test_tasks_and_predictions_come_back(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.write_tasks(0, TASKS)
+    run.write_tasks(0, tasks_table(TASKS))
     assert table_tasks(run.read_tasks(0)) == TASKS
     rows = [Prediction(TaskId(1), [{"type": "choices"}], None, "v"), Prediction(TaskId(4), [], 0.25, "v")]
     run.write_predictions(0, predictions_table(rows))
@@ -29,14 +29,14 @@ def test_tasks_and_predictions_come_back(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir(tmp_path)
-    run.write_tasks(0, TASKS)
+    run.write_tasks(0, tasks_table(TASKS))
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ConfigError, match="No space left on device") as caught:
-        run.write_tasks(0, [])
+        run.write_tasks(0, tasks_table([]))
     assert "LSBATCH_STATE_DIR" in caught.value.hint
     assert table_tasks(run.read_tasks(0)) == TASKS
     assert [path.name for path in (tmp_path / "tasks").iterdir()] == ["00000.parquet"]
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_torn_files_are_never_taken_for_whole_ones(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.write_tasks(0, TASKS)
+    run.write_tasks(0, tasks_table(TASKS))
     file = tmp_path / "tasks" / "00000.parquet"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(ConfigError, match="missing or damaged"):
