@@ -55,6 +55,7 @@ class CostModel:
         fixed: factor of the part that the project's size makes.
         per_row: factor of the part of each prediction.
         single: seconds of a single create, those at work side by side counted in.
+        recounts: the server counts the whole project again at each bulk request.
         answers: number of bulk requests that were learned from.
         moments: weighted sums of the regression: fixed², fixed x row, row², fixed x seconds, row x seconds.
     """
@@ -62,8 +63,14 @@ class CostModel:
     fixed: float = 1.0
     per_row: float = 1.0
     single: float = SINGLE_SECONDS
+    recounts: bool = True
     answers: int = 0
     moments: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+
+    @classmethod
+    def of_server(cls, *, recounts: bool) -> Self:
+        """The model of a server of which nothing else is known."""
+        return cls(recounts=recounts, fixed=1.0 if recounts else 0.0)
 
     def seconds(self, rows: int, standing: Standing) -> float:
         """Of one bulk request of so many predictions."""
@@ -123,6 +130,7 @@ class CostModel:
             fixed=float(value["fixed"]),
             per_row=float(value["per_row"]),
             single=float(value["single"]),
+            recounts=bool(value["recounts"]),
             answers=int(value["answers"]),
             moments=(a, b, c, p, q),
         )

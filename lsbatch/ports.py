@@ -267,6 +267,15 @@ class AnnotationSource(Protocol):
 class PredictionSink(Protocol):
     """What takes predictions. The only port that changes anything."""
 
+    def recounts_project(self) -> bool:
+        """Whether ``create`` makes the server count every task of the project again; stores nothing. May be repeated.
+
+        Raises:
+            PermanentError: this token may not import predictions.
+            TransientError: no answer.
+        """
+        ...
+
     def create(self, predictions: Sequence[Prediction]) -> int:
         """Store all of them in one request and return how many the server says it created. NOT safe to repeat.
 

@@ -125,6 +125,10 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
         self.annotations.pop(task, None)
         self.predictions = [row for row in self.predictions if row.task_id != task]
 
+    def recounts_project(self) -> bool:
+        """See ``PredictionSink.recounts_project``: it does not."""
+        return False
+
     def create(self, predictions: Sequence[Prediction]) -> int:
         """See ``PredictionSink.create``; the next fault happens."""
         fault = self.faults.pop(0) if self.faults else ""

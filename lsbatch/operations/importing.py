@@ -299,7 +299,7 @@ class Importer:
             return
         self._said = kind
         logger.info("import plan: %s", chosen.reason)
-        if self.model.fixed * self.standing.seconds > TELL_SECONDS:
+        if self.model.recounts and self.model.fixed * self.standing.seconds > TELL_SECONDS:
             self._setup.progress.say(
                 "the server recounts the whole project at each import. Its administrator can end that: start Label "
                 f"Studio with {SERVER_SETTING} in its environment"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lsbatch.entities import ModelVersion
-from lsbatch.errors import RefusedError
+from lsbatch.errors import PermanentError, RefusedError
 from lsbatch.operations.check import Finding, check, try_tasks
+from lsbatch.operations.importing import SERVER_SETTING
 from lsbatch.wiring import Bench
 
 __all__ = ["CHECK_RETRY_SECONDS", "check_project"]
 
 #: A retry of ``check`` would only make a person wait for the same answer.
 CHECK_RETRY_SECONDS = 0.0
+#: Tasks of a project in which the server's recount takes seconds.
+LARGE_PROJECT = 10_000
 
 
 def check_project(bench: Bench) -> Iterator[Finding]:
@@ -42,9 +45,16 @@ def _connection(bench: Bench) -> str:
 
 
 def _may_write(bench: Bench) -> str:
-    if not bench.project.may_write():
+    try:
+        recounts = bench.project.recounts_project()
+    except PermanentError as error:
         raise RefusedError(
-            "this token may not import predictions", hint="Ask for a role that may, or use another user's token."
+            f"this token may not import predictions: {error}",
+            hint="Ask for a role that may, or use another user's token.",
+        ) from error
+    if recounts and bench.info.task_count >= LARGE_PROJECT:
+        return (
+            f"yes; the server recounts the whole project at each import, which {SERVER_SETTING} in its environment ends"
         )
     return "yes"
 

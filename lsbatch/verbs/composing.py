@@ -83,7 +83,7 @@ def composed(
             open_executor=_executors(bench, run, progress, cautious=cautious),
             progress=progress,
             standing=Standing(info.task_count, touched),
-            model=_known_costs(costs),
+            model=CostModel() if options.dry_run else _costs(bench, costs),
             stop=stop,
             resumed=resumed,
         )
@@ -93,11 +93,18 @@ def composed(
             write_json(costs, setup.model.to_json())
 
 
-def _known_costs(path: Path) -> CostModel:
-    """What earlier runs learned of this server; what cannot be read is learned anew."""
+def _costs(bench: Bench, path: Path) -> CostModel:
+    """What requests cost: as earlier runs learned it, unless the server imports in another way by now.
+
+    Raises:
+        PermanentError: this token may not import predictions; better known before hours of inference.
+    """
+    recounts = bench.project.recounts_project()
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return CostModel.from_json(json.loads(path.read_bytes()))
-    return CostModel()
+        known = CostModel.from_json(json.loads(path.read_bytes()))
+        if known.recounts == recounts:
+            return known
+    return CostModel.of_server(recounts=recounts)
 
 
 def _executors(bench: Bench, run: RunDir, progress: Progress, *, cautious: bool) -> ExecutorFactory:

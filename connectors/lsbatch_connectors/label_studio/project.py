@@ -154,13 +154,22 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
 
     # -------------------------------------------------------------------------------------------- writing
 
-    def may_write(self) -> bool:
-        """Whether this token may import predictions. Asks with a task that cannot exist, so that nothing is created."""
+    def recounts_project(self) -> bool:
+        """See ``PredictionSink.recounts_project``.
+
+        Both ways of importing refuse a task that is not in the project before they store anything, each in its own
+        words (``ImportPredictionsAPI`` of Label Studio 1.23).
+        """
         body = [{"task": 0, "result": [], "model_version": "lsbatch-check"}]
         try:
             self.client.write("POST", f"/api/projects/{self.id}/import/predictions", body)
         except PermanentError as error:
-            return error.status == 400
+            if error.status != 400:
+                raise
+            return "field: task ID" not in str(error)
+        except AmbiguousError as error:
+            # Nothing of it can be stored, so that it may be asked again.
+            raise error.as_transient() from error
         return True
 
     def create(self, predictions: Sequence[Prediction]) -> int:
