@@ -45,7 +45,9 @@ check: $(VENV)/.dev  ## Lint, types, imports, and what is in the wheel.
 	rm -rf dist && $(BIN)/uv build -q --wheel -o dist
 	$(BIN)/check-wheel-contents dist/*.whl
 
-bench: $(VENV)/.installed  ## Measure against the raw requests on a local Label Studio.
+# gunicorn serves Label Studio on PostgreSQL, as people run it; only the benchmarks do that here.
+bench: $(VENV)/.installed  ## Measure against the raw requests on a local Label Studio; ARGS="NAME --tasks N" for others.
+	$(BIN)/uv pip install -q -p $(BIN)/python 'gunicorn>=22'
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove what the other commands made.

@@ -1,1 +1,1 @@
-"""Measurements side by side in one run; ratios, since seconds depend on the machine."""
+"""Benchmarks of the ``lsbatch`` command against the raw requests and against what people use today."""
