@@ -16,7 +16,7 @@ import pytest
 
 import lsbatch
 from lsbatch.cli import main
-from lsbatch.config import render_example, settings
+from lsbatch.config import Config, load, render_example, settings
 from lsbatch.entities import Task, TaskId
 from lsbatch.errors import ExitCode
 from lsbatch.label_config import LabelConfig
@@ -71,7 +71,8 @@ def test_each_command_line_is_one_that_lsbatch_takes(line: str) -> None:
     words = shlex.split(line)
     command: click.Command = main
     context = click.Context(main, info_name="lsbatch")
-    while isinstance(command, click.Group):
+    # A group with options of its own is a command as well.
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(context, words.pop(0))
         assert found is not None, line
         command = found
@@ -104,7 +105,7 @@ def test_the_exit_codes_are_those_of_the_program() -> None:
 def test_the_settings_that_are_named_exist() -> None:
     sections = {path.partition(".")[0] for path in settings() if "." in path}
     named = {path for path in re.findall(r"`([a-z_]+\.[a-z_]+)`", README) if path.partition(".")[0] in sections}
-    named -= {"pipeline.yaml"}
+    named -= {"pipeline.yaml", "selection.json"}
     assert {"state.dir", "models.url", "import.max_body_mb"} <= named
     assert named <= set(settings())
 
@@ -184,3 +185,11 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def test_the_example_file_is_what_init_writes() -> None:
     assert (ROOT / "pipeline.example.yaml").read_text(encoding="utf-8") == render_example()
+
+
+def test_the_example_file_names_every_key_and_changes_nothing(tmp_path: Path) -> None:
+    loaded = load(ROOT / "pipeline.example.yaml", environ={}, flags={}, cwd=tmp_path)
+    assert loaded.config == Config()
+    text = (ROOT / "pipeline.example.yaml").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\s*([a-z_]+):", text, re.MULTILINE))
+    assert {path.rpartition(".")[2] for path in settings()} <= named
