@@ -20,6 +20,10 @@ TASK_SECONDS, TOUCHED_SECONDS, ROW_SECONDS = 0.13e-3, 1.0e-3, 1.1e-3
 SINGLE_SECONDS = 0.05
 #: How much the measured figures weigh against answers: about a fifth of one answer.
 PRIOR_WEIGHT = 0.2
+#: Added to times before they are compared, in seconds: shorter ones tell little of a server's speed.
+NOISE_SECONDS = 1.0
+#: A server is not taken to be slower than expected by more than this at once.
+MOST_SLOWER = 30.0
 #: How much an older answer weighs against the next one.
 MEMORY = 0.7
 #: A request may be sent before everything is predicted when its fixed part is at most this share of it.
@@ -93,13 +97,11 @@ class CostModel:
         sums = (x * x, x * y, y * y, x * seconds, y * seconds)
         moments = tuple(MEMORY * old + weight * new for old, new in zip(self.moments, sums, strict=True))
         a, b, c, p, q = moments
-        # A part that these requests hardly had stays as it was: its prior weighs as much as a fifth of an answer.
-        a, c, p, q = (
-            a + PRIOR_WEIGHT,
-            c + PRIOR_WEIGHT,
-            p + PRIOR_WEIGHT * self.fixed,
-            q + PRIOR_WEIGHT * self.per_row,
-        )
+        # A part that these requests hardly had stays as it was: its prior weighs as much as a fifth of an answer. On a
+        # slower server both parts are small beside the time that they took: there the prior shrinks with them.
+        slower = (seconds + NOISE_SECONDS) / (self.seconds(rows, standing) + NOISE_SECONDS)
+        prior = PRIOR_WEIGHT / min(max(slower, 1.0), MOST_SLOWER) ** 2
+        a, c, p, q = a + prior, c + prior, p + prior * self.fixed, q + prior * self.per_row
         determinant = a * c - b * b
         fixed, per_row = (p * c - q * b) / determinant, (a * q - b * p) / determinant
         return replace(
