@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lsbatch.errors import ExitCode, StoppedError
@@ -13,9 +13,14 @@ __all__ = ["Stop"]
 
 
 class Stop:
-    """Set once, from a signal handler, a clock or another thread; asked by everything that begins something new."""
+    """Set once, from a signal handler, a clock or another thread; asked by everything that begins something new.
 
-    def __init__(self) -> None:
+    Args:
+        on_ask: called once when somebody asks, in the thread of whoever does.
+    """
+
+    def __init__(self, on_ask: Callable[[], None] = lambda: None) -> None:
+        self._on_ask = on_ask
         self._asked = threading.Event()
         self._reason = ""
         self._exit_code = ExitCode.TEMPORARY
@@ -25,6 +30,7 @@ class Stop:
         if not self._asked.is_set():
             self._reason, self._exit_code = reason, exit_code
             self._asked.set()
+            self._on_ask()
 
     @property
     def asked(self) -> bool:
@@ -39,7 +45,7 @@ class Stop:
         """
         if self.asked:
             raise StoppedError(
-                f"stopped: {self._reason}",
+                f"Stopped: {self._reason}.",
                 hint="What is done is kept: the same command continues.",
                 exit_code=self._exit_code,
             )

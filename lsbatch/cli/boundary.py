@@ -17,15 +17,23 @@ from types import FrameType
 
 import click
 
-from lsbatch.errors import ExitCode, LsbatchError
+from lsbatch.errors import ExitCode, LsbatchError, StoppedError
 
-__all__ = ["Terminated", "boundary"]
+__all__ = ["OutOfTime", "Terminated", "boundary"]
 
 logger = logging.getLogger(__name__)
 
 
 class Terminated(BaseException):
     """SIGTERM arrived."""
+
+    exit_code = ExitCode.TERMINATED
+
+
+class OutOfTime(Terminated):
+    """The time of the run was up, and what was under way did not end."""
+
+    exit_code = ExitCode.TEMPORARY
 
 
 @contextmanager
@@ -45,14 +53,15 @@ def boundary(secrets: Sequence[str] = ()) -> Iterator[None]:
         yield
     except LsbatchError as error:
         logger.debug("the error in full\n%s", _masked(traceback.format_exc().rstrip(), secrets))
-        _say(f"Error: {error}", error.hint, secrets)
+        # To have stopped when asked to is no error.
+        _say(str(error) if isinstance(error, StoppedError) else f"Error: {error}", error.hint, secrets)
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
         _say("Interrupted.", "What is done is kept: the same command continues.", ())
         sys.exit(int(ExitCode.INTERRUPTED))
-    except Terminated:
+    except Terminated as end:
         _say("Terminated.", "What is done is kept: the same command continues.", ())
-        sys.exit(int(ExitCode.TERMINATED))
+        sys.exit(int(end.exit_code))
     except BrokenPipeError:
         # The reader of stdout went away; without this the interpreter complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lsbatch.cli.boundary import Terminated
+from lsbatch.cli.boundary import OutOfTime, Terminated
 from lsbatch.errors import ExitCode
 from lsbatch.stopping import Stop
 
@@ -17,26 +17,28 @@ __all__ = ["draining"]
 #: What is under way gets this long to end after the first signal, in seconds; then the run stops at once.
 DRAIN_SECONDS = 30.0
 _EXITS = {
-    signal.SIGINT: ("interrupted", ExitCode.INTERRUPTED, KeyboardInterrupt),
-    signal.SIGTERM: ("terminated", ExitCode.TERMINATED, Terminated),
+    signal.SIGINT: ("interrupted (Ctrl-C)", ExitCode.INTERRUPTED, KeyboardInterrupt),
+    signal.SIGTERM: ("terminated (SIGTERM)", ExitCode.TERMINATED, Terminated),
 }
 
 
 @contextmanager
 def draining() -> Iterator[Stop]:
-    """A ``Stop`` that the first SIGINT or SIGTERM asks; the second, or half a minute, raises as without it."""
-    stop = Stop()
-    first: list[int] = []
+    """A ``Stop`` that the first SIGINT or SIGTERM asks; the second raises, as does what is under way for too long then."""
+    stop = Stop(on_ask=lambda: signal.setitimer(signal.ITIMER_REAL, DRAIN_SECONDS))
+    first: list[signal.Signals] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if first:
-            raise _EXITS[signal.Signals(first[0] if number == signal.SIGALRM else number)][2]
-        first.append(number)
-        reason, code, _ = _EXITS[signal.Signals(number)]
-        stop.ask(reason, code)
-        signal.setitimer(signal.ITIMER_REAL, DRAIN_SECONDS)
+        if number == signal.SIGALRM:
+            # What is under way does not end. The clock may have asked, and no signal at all.
+            raise _EXITS[first[0]][2] if first else OutOfTime
+        if stop.asked:
+            raise _EXITS[signal.Signals(number)][2]
+        first.append(signal.Signals(number))
+        reason, code, _ = _EXITS[first[0]]
         # Not through Python's buffers, which the handler may have interrupted.
         os.write(2, b"Stopping: what is under way is finished first. Once more stops at once.\n")
+        stop.ask(reason, code)
 
     numbers = (*_EXITS, signal.SIGALRM)
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -158,6 +158,9 @@ class Importer:
             LsbatchError: importing has failed meanwhile.
         """
         with self._changed:
+            if isinstance(self.error, StoppedError):
+                # Inference ends in order, too: what is in flight is kept.
+                return
             if self.error is not None:
                 raise self.error
             self._add(chunk)

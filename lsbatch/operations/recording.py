@@ -38,15 +38,10 @@ class Recording:
         self._written_at = 0.0
 
     def tick(self) -> None:
-        """Note how far it is; called often, writes seldom.
-
-        Raises:
-            StoppedError: somebody asked to stop.
-        """
+        """Note how far it is; called often, writes seldom."""
         if time.monotonic() - self._written_at >= WRITE_SECONDS:
             self.count()
             self.write()
-        self.setup.stop.check()
 
     def check_budget(self, selected: int) -> None:
         """Return if no more of the selected tasks failed than may.
