@@ -24,8 +24,12 @@ _EXITS = {
 
 @contextmanager
 def draining() -> Iterator[Stop]:
-    """A ``Stop`` that the first SIGINT or SIGTERM asks; the second raises, as does what is under way for too long then."""
-    stop = Stop(on_ask=lambda: signal.setitimer(signal.ITIMER_REAL, DRAIN_SECONDS))
+    """A ``Stop`` that the first SIGINT or SIGTERM asks; the second raises, and so does what takes too long to end."""
+
+    def limit() -> None:
+        signal.setitimer(signal.ITIMER_REAL, DRAIN_SECONDS)
+
+    stop = Stop(on_ask=limit)
     first: list[signal.Signals] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
