@@ -36,6 +36,28 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "pipeline.model_version",
         {"metavar": "VERSION", "help": "Version that predictions carry; the newest trained one by default."},
     ),
+    "select": (
+        "--select",
+        "selection.select",
+        {"metavar": "WHICH", "help": "missing (default), all, stale, or failed: see selection.select."},
+    ),
+    "view": ("--view", "selection.view", {"type": int, "metavar": "ID", "help": "Only tasks of this tab's filters."}),
+    "filter": (
+        "--filter",
+        "selection.filter",
+        {"metavar": "JSON|FILE", "help": "Only tasks that match these filters of the data manager."},
+    ),
+    "task_ids": (
+        "--task-ids",
+        "selection.task_ids",
+        {"metavar": "FILE|-", "help": "Only these tasks: lines, a JSON list, or Parquet; - reads stdin."},
+    ),
+    "since": (
+        "--since",
+        "selection.since",
+        {"metavar": "TIME", "help": "Only tasks created since a date or time (UTC), or an age such as 7d."},
+    ),
+    "until": ("--until", "selection.until", {"metavar": "TIME", "help": "Only tasks created before then."}),
     "untouched_only": (
         "--untouched-only",
         "selection.untouched_only",
@@ -86,6 +108,11 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "run.wait",
         {"metavar": "TIME", "help": "How long to wait for another run of this version; 0 by default."},
     ),
+    "max_rps": (
+        "--max-rps",
+        "label_studio.max_requests_per_second",
+        {"type": float, "metavar": "N", "help": "At most N requests a second; no limit by default."},
+    ),
     "holdout": (
         "--holdout",
         "retrain.holdout",
@@ -100,9 +127,9 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 #: Which tasks.
-SELECTION_SETTINGS = ("untouched_only", "limit")
+SELECTION_SETTINGS = ("view", "filter", "task_ids", "since", "until", "untouched_only", "limit")
 #: How a run goes.
-RUN_SETTINGS = ("workers", "scheduler", "chunk_size", "max_failures", "fail_fast", "max_runtime", "wait")
+RUN_SETTINGS = ("max_rps", "workers", "scheduler", "chunk_size", "max_failures", "fail_fast", "max_runtime", "wait")
 
 
 def setting(*names: str) -> Decorator:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
+from lsbatch.config.choosing import is_json
 from lsbatch.config.schema import Config, settings
 from lsbatch.config.sources import CONFIG_VARIABLE, EXPLAINED, Given, read_environment, read_file, read_flags
 from lsbatch.errors import ConfigError
@@ -153,16 +154,23 @@ def _error(mistakes: list[str], file: Path | None) -> ConfigError:
 
 
 def _absolute(config: Config, origins: Mapping[str, str], folder: Path, cwd: Path) -> Config:
-    """Folders as absolute paths: relative to the file when it names them, else to the working directory."""
+    """Folders and files as absolute paths: relative to the file when it names them, else to the working directory."""
 
     def resolved(path: str, value: str | None) -> str | None:
-        if value is None or "://" in value:
+        if value is None or "://" in value or value == "-" or is_json(value):
             return value
         by_caller = origins[path].startswith(("flag", "environment"))
         return str(((cwd if by_caller else folder) / Path(value).expanduser()).resolve())
 
+    chosen = config.selection
     return config.model_copy(
         update={
+            "selection": chosen.model_copy(
+                update={
+                    "filter": resolved("selection.filter", chosen.filter),
+                    "task_ids": resolved("selection.task_ids", chosen.task_ids),
+                }
+            ),
             "state": config.state.model_copy(update={"dir": resolved("state.dir", config.state.dir)}),
             "models": config.models.model_copy(update={"url": resolved("models.url", config.models.url)}),
         }

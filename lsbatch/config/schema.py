@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lsbatch.config.values import (
     Dashboard,
     Duration,
+    Filters,
     Float,
     Folder,
     HttpUrl,
@@ -21,6 +22,7 @@ from lsbatch.config.values import (
     Params,
     PipelineName,
     Scheduler,
+    Time,
     Token,
     Version,
     duration_seconds,
@@ -82,6 +84,9 @@ class LabelStudio(_Section):
         "How long a request that the server surely did not take is tried again, in seconds; 0 = not at all.",
         ge=0,
     )
+    max_requests_per_second: Float | None = _setting(
+        None, "Most requests a second, so that annotators keep a quick server. Empty = no limit.", example="5", gt=0
+    )
     verify_tls: bool = _setting(True, "Check the server's certificate. Without it anyone between can read the token.")
 
 
@@ -105,8 +110,48 @@ class PipelineSection(_Section):
 class Selection(_Section):
     """``selection``."""
 
+    select: Literal["missing", "all", "stale", "failed"] = _setting(
+        "missing",
+        "missing: tasks without a prediction of the model version. all: predict every task again. stale: those whose"
+        " data, as far as the pipeline reads it, or label config changed since an earlier run. failed: those that the"
+        " newest finished run quarantined. Of all and stale, the predictions of that version are replaced.",
+    )
+    view: Int | None = _setting(
+        None, "Id of a data manager's tab (tab=... in its address) whose filters count too.", example="12", ge=1
+    )
+    filter: Filters | None = _setting(
+        None,
+        "Filters of the data manager, with conjunction and items: a mapping, JSON text, or a JSON file (relative as"
+        " state.dir is).",
+        example="""'{"conjunction": "and", "items": [...]}'""",
+    )
+    task_ids: Folder | None = _setting(
+        None,
+        "Only these tasks: a file with one id a line, a JSON list, or Parquet with a column id or task_id (relative as"
+        " state.dir is); - reads stdin.",
+        example="ids.txt",
+    )
+    since: Time | None = _setting(
+        None,
+        "Only tasks created at this time or later: a date, a time (UTC where it names no zone), or an age such as 7d or"
+        " 12h.",
+        example="2026-01-31",
+    )
+    until: Time | None = _setting(None, "Only tasks created before this time, given as since is.", example="12h")
     untouched_only: bool = _setting(False, "Leave out tasks that have annotations (cancelled ones too) or drafts.")
     limit: Int | None = _setting(None, "Most tasks of a run, lowest ids first. Empty = all.", example="1000", ge=1)
+
+
+class Export(_Section):
+    """``export``."""
+
+    readers: Int | None = _setting(
+        None,
+        "Ranges of task ids that are read side by side. Empty = 2, or 1 where label-studio start is seen to serve.",
+        example="3",
+        ge=1,
+        le=16,
+    )
 
 
 class Inference(_Section):
@@ -172,6 +217,11 @@ class Import(_Section):
         "After an answer that may hide a commit: how long what the server holds must stay the same before it is"
         " believed, in seconds.",
         ge=0,
+    )
+    repair_counters: Literal["auto", "never"] = _setting(
+        "auto",
+        "After an answer that was lost, Label Studio may show a wrong number of predictions. auto: have it count them"
+        " again where that fits import.request_seconds. never: only say so.",
     )
     activate: bool = _setting(False, "Show the model version to annotators once the audit has passed.")
 
@@ -257,6 +307,7 @@ class Config(_Section):
     project: Int | None = _setting(None, "Id of the project.", example="1", ge=1)
     pipeline: PipelineSection = _section(PipelineSection, "What predicts.")
     selection: Selection = _section(Selection, "Which tasks.")
+    export: Export = _section(Export, "How tasks are read.")
     inference: Inference = _section(Inference, "How tasks are predicted.")
     dask: Dask = _section(Dask, "The cluster.")
     import_: Import = _section(Import, "How predictions are sent.", alias="import")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -11,12 +12,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from lsbatch.budget import ErrorBudget
+from lsbatch.config.choosing import is_json, parse_filters, parse_time
 from lsbatch.entities import check_model_version
 from lsbatch.errors import ConfigError
 
 __all__ = [
     "Dashboard",
     "Duration",
+    "Filters",
     "Float",
     "Folder",
     "HttpUrl",
@@ -26,6 +29,7 @@ __all__ = [
     "Params",
     "PipelineName",
     "Scheduler",
+    "Time",
     "Token",
     "Version",
     "duration_seconds",
@@ -125,6 +129,17 @@ def _max_failures(value: str) -> str:
     return value
 
 
+def _filters(value: object) -> object:
+    """A mapping of the file, or JSON text, as compact JSON; anything else names a file, which is read later."""
+    return parse_filters(value) if not isinstance(value, str) or is_json(value) else value
+
+
+def _time(value: object) -> object:
+    # YAML knows dates. An age such as 7d stays as it is: it means another time with every run.
+    parse_time(value, datetime.now(UTC))
+    return value.isoformat() if isinstance(value, date) else value
+
+
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
@@ -134,6 +149,8 @@ Token = Annotated[SecretStr, AfterValidator(_token)]
 Version = Annotated[Text, AfterValidator(_version)]
 Duration = Annotated[Text, BeforeValidator(_text_of_number), AfterValidator(_duration)]
 MaxFailures = Annotated[Text, BeforeValidator(_text_of_number), AfterValidator(_max_failures)]
+Filters = Annotated[Text, BeforeValidator(_filters), AfterValidator(_folder)]
+Time = Annotated[Text, BeforeValidator(_time)]
 Params = Annotated[dict[str, Any], AfterValidator(_jsonable)]
 PipelineName = Annotated[
     Text, _matches(r"[\w.-]+(:[a-z_][\w.]*)?", "must be a built-in name such as text-classification, or module:Class")
