@@ -19,7 +19,8 @@ from benchmarks.burn import burn_many, rounds_of
 from benchmarks.memory import TOKEN
 from benchmarks.process import ROOT, environment, run_lsbatch_well
 from benchmarks.results import Section, Target, cell
-from benchmarks.scripted_server import PROJECT, scripted_server
+from benchmarks.scripted_project import PROJECT
+from benchmarks.scripted_server import scripted_server
 
 __all__ = ["DESCRIPTION", "TITLES", "add_options", "measure"]
 

@@ -9,7 +9,8 @@ import httpx
 
 from benchmarks.process import Finished, run_lsbatch_well
 from benchmarks.results import Section, Target, cell
-from benchmarks.scripted_server import PROJECT, scripted_server
+from benchmarks.scripted_project import PROJECT
+from benchmarks.scripted_server import scripted_server
 
 __all__ = ["DESCRIPTION", "TITLES", "add_options", "measure"]
 
@@ -31,7 +32,10 @@ def measure(options: Namespace, folder: Path) -> Section:
     section = Section(
         "Memory",
         ("tasks", "peak of the driver, MB", "seconds", "ms a task", "predictions held"),
-        notes=["The peak is the resident memory of the process of the command; workers and server are others."],
+        notes=[
+            "The peak is the resident memory of the process of the command; workers and server are others.",
+            "The server takes predictions at a cost that does not grow with the project, and says so.",
+        ],
     )
     peaks = []
     for tasks in (options.tasks // 10, options.tasks):
