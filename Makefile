@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml $(BIN)/uv
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(BIN)/uv
-	$(INSTALL) -p $(BIN)/python -e '.[test,dev]'
+	$(BIN)/uv pip install -q -p $(BIN)/python -e '.[test,dev]'
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## Pre-label a project on a local Label Studio, from nothing to a table.
