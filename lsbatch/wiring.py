@@ -207,13 +207,20 @@ class Bench:
             return check_model_version(version, setting="pipeline.model_version")
         if wanted:
             return self.store.get(wanted).name
-        versions = [entry for entry in self.store.versions() if entry.manifest.get("pipeline") == self.pipeline_name]
+        # A store that models.url names may hold models of other projects and servers too.
+        ours = {"pipeline": self.pipeline_name, **self._trained_for}
+        versions = [entry for entry in self.store.versions() if ours.items() <= entry.manifest.items()]
         if not versions:
             raise ConfigError(
                 f"no model of {self.pipeline_name} is trained for project {self.project_id} yet (in {self.store.url})",
                 hint=f"Train one from the project's annotations: lsbatch retrain --project {self.project_id}",
             )
         return versions[-1].name
+
+    @property
+    def _trained_for(self) -> dict[str, Any]:
+        """What the manifest of a model says of the project whose annotations it learned from."""
+        return {"server": server_key(self.connection.url), "project": self.project_id}
 
     @cached_property
     def spec(self) -> PipelineSpec:
@@ -313,6 +320,7 @@ class Bench:
         return RetrainOptions(
             name=self.pipeline_name.rpartition(":")[2],
             pipeline=self.pipeline_name,
+            **self._trained_for,
             holdout=options.holdout,
             annotations=options.annotations,
             libraries={name: metadata.version(name) for name in LIBRARIES},

@@ -36,11 +36,10 @@ class Given:
     mistake: str = ""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean X?``, or nothing. Where ``known`` is a mapping, X is the value of the nearest key."""
-    names = known if isinstance(known, Mapping) else {name: name for name in known}
-    found = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {names[found[0]]}?" if found else ""
+def nearest(word: str, known: Iterable[str], *, shown: Mapping[str, str] | None = None) -> str:
+    """``; did you mean X?``, or nothing. X is the nearest known word, or what ``shown`` has for it."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {(shown or {}).get(found[0], found[0])}?" if found else ""
 
 
 def read_file(path: Path) -> list[Given]:
@@ -100,8 +99,8 @@ def _flatten(content: Any, name: str) -> Iterator[Given]:
         if path in settings():
             yield Given(path, _plain(value), origin)
         elif path not in sections():
-            known = {entry.key: entry.path for entry in settings().values()} | {name: name for name in sections()}
-            yield Given(path, None, origin, f"unknown key{nearest(path, known)}")
+            paths = {entry.key: entry.path for entry in settings().values()}
+            yield Given(path, None, origin, f"unknown key{nearest(path, [*sections(), *paths], shown=paths)}")
         elif value is None:
             continue
         elif not isinstance(value, Mapping):
@@ -118,7 +117,7 @@ def _section(section: str, content: Any, name: str) -> Iterator[Given]:
         if key in here:
             yield Given(here[key], _plain(value), origin)
         else:
-            guess = nearest(str(key), here) or nearest(str(key), everywhere)
+            guess = nearest(str(key), here, shown=here) or nearest(str(key), everywhere, shown=everywhere)
             yield Given(f"{section}.{key}", None, origin, f"unknown key{guess}")
 
 

@@ -28,6 +28,8 @@ class RetrainOptions:
     Attributes:
         name: the first part of the version's name.
         pipeline: the pipeline's name, for the manifest.
+        server: the Label Studio whose annotations they are, as state folders name it, for the manifest.
+        project: id of the project there, for the manifest.
         holdout: share of the annotated tasks that the model is measured on, in (0, 1).
         annotations: which annotation of a task counts.
         libraries: name and version of the libraries in use, for the manifest.
@@ -35,6 +37,8 @@ class RetrainOptions:
 
     name: str
     pipeline: str
+    server: str
+    project: int
     holdout: float = 0.2
     annotations: Choice = "latest"
     libraries: Mapping[str, str] = field(default_factory=dict)
@@ -102,6 +106,8 @@ def retrain(
         evaluation = _fit(pipeline, context, tasks, Path(folder), options.pipeline)
         manifest = {
             "pipeline": options.pipeline,
+            "server": options.server,
+            "project": options.project,
             "params": dict(context.params),
             "label_config_hash": context.label_config.hash,
             "annotations": {"which": options.annotations, "held_out_share": options.holdout, "tasks": tasks.used},
