@@ -98,6 +98,7 @@ class Bench:
             write_seconds=options.write_seconds,
             retry_seconds=options.retry_seconds if self._retry_seconds is None else self._retry_seconds,
             verify_tls=options.verify_tls,
+            max_requests_per_second=options.max_requests_per_second,
         )
 
     @cached_property

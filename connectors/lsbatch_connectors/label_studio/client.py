@@ -11,6 +11,7 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class ConnectionOptions:
         write_seconds: longest silence of the server while it carries out a write.
         retry_seconds: how long a read is tried again in all.
         verify_tls: check the server's certificate.
+        max_requests_per_second: of one client, over all its threads; None for no limit.
     """
 
     url: str
@@ -57,9 +59,30 @@ class ConnectionOptions:
     write_seconds: float = 120.0
     retry_seconds: float = 120.0
     verify_tls: bool = True
+    max_requests_per_second: float | None = None
 
     def __repr__(self) -> str:
         return f"ConnectionOptions(url={self.url!r}, token='***')"
+
+
+class _Pace:
+    """Holds requests back so that they leave evenly spaced, whichever threads they come from.
+
+    Args:
+        per_second: requests in a second.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = 1.0 / per_second
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, _request: httpx.Request) -> None:
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._interval
+        time.sleep(turn - now)
 
 
 class LabelStudioClient:
@@ -71,11 +94,13 @@ class LabelStudioClient:
         self._known = False
         #: The server says that it is Django's own development server, which ``label-studio start`` runs.
         self.development_server = False
+        rate = options.max_requests_per_second
         # No redirects: a redirected POST would silently become a GET.
         self._http = httpx.Client(
             timeout=httpx.Timeout(options.read_seconds, connect=options.connect_seconds),
             verify=options.verify_tls,
             follow_redirects=False,
+            event_hooks={"request": [] if rate is None else [_Pace(rate)]},
         )
         # The slash at the end keeps a path prefix when the SDK exchanges a personal access token.
         self._sdk = self._mapped(
@@ -113,6 +138,10 @@ class LabelStudioClient:
 
     def get_once(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """Read JSON in one attempt; raises as ``get``."""
+        return self.timed(path, params)[0]
+
+    def timed(self, path: str, params: Mapping[str, Any] | None = None) -> tuple[Any, float]:
+        """As ``get_once``, with the seconds that the server took; waiting for a turn does not count."""
         return self._request("GET", path, params=params, kind="read")
 
     def write(self, method: str, path: str, body: Any = None, params: Mapping[str, Any] | None = None) -> Any:
@@ -123,7 +152,7 @@ class LabelStudioClient:
             PermanentError: refused.
             AmbiguousError: may have been carried out.
         """
-        return self._request(method, path, params=params, body=body, kind="write")
+        return self._request(method, path, params=params, body=body, kind="write")[0]
 
     def close(self) -> None:
         """Close the connections."""
@@ -137,11 +166,10 @@ class LabelStudioClient:
         kind: Literal["read", "write"],
         params: Mapping[str, Any] | None = None,
         body: Any = None,
-    ) -> Any:
+    ) -> tuple[Any, float]:
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
         seconds = self.options.read_seconds if kind == "read" else self.options.write_seconds
         what = f"{method} {self.url}{path}"
-        started = time.monotonic()
         response = self._mapped(
             what,
             kind,
@@ -155,8 +183,9 @@ class LabelStudioClient:
             ),
         )
         self.development_server = response.headers.get("server", "").startswith("WSGIServer")
-        logger.debug("%s: %d in %.3f s", what, response.status_code, time.monotonic() - started)
-        return self._answer(what, kind, response)
+        took = response.elapsed.total_seconds()
+        logger.debug("%s: %d in %.3f s", what, response.status_code, took)
+        return self._answer(what, kind, response), took
 
     def _mapped(self, what: str, kind: Literal["read", "write"], call: Callable[[], Any]) -> Any:
         """Call, with the errors of the SDK and of the connection turned into ours."""
