@@ -27,6 +27,10 @@ class Progress(Protocol):
         """One line for the person who watches."""
         ...
 
+    def refresh(self) -> None:
+        """Show that time passes, though nothing is done."""
+        ...
+
 
 class Silent:
     """Shows nothing."""
@@ -37,6 +41,9 @@ class Silent:
 
     def say(self, message: str) -> None:
         """See ``Progress.say``."""
+
+    def refresh(self) -> None:
+        """See ``Progress.refresh``."""
 
     def advance(self, tasks: int) -> None:
         """See ``Meter.advance``."""

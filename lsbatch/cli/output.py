@@ -30,7 +30,7 @@ class TerminalProgress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._open = 0
+        self._bars: list[Any] = []
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Meter]:
@@ -42,15 +42,19 @@ class TerminalProgress:
             unit="task",
             disable=silent,
             file=sys.stderr,
-            position=self._open,
             leave=True,
         )
-        self._open += 1
+        self._bars.append(bar)
         try:
             yield _Bar(bar)
         finally:
-            self._open -= 1
+            self._bars.remove(bar)
             bar.close()
+
+    def refresh(self) -> None:
+        """See ``Progress.refresh``."""
+        for bar in list(self._bars):
+            bar.refresh()
 
     def say(self, message: str) -> None:
         """See ``Progress.say``."""

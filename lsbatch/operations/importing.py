@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -26,6 +26,10 @@ __all__ = ["ImportOptions", "ImportSetup", "Importer"]
 logger = logging.getLogger(__name__)
 #: A request is planned to end within this share of its time limit.
 MARGIN = 0.85
+#: Nothing in front of a server gives a request less time than this, in seconds.
+SHORTEST_LIMIT = 5.0
+#: How often something can be shown and noted while a request is waited for, in seconds.
+TICK_SECONDS = 1.0
 #: Single creates of one import batch; a crash makes no more than these be read back.
 SINGLES_BATCH = 500
 #: What an administrator sets where Label Studio runs, so that an import costs what it brings.
@@ -108,11 +112,12 @@ class Importer:
     # -------------------------------------------------------------------------------------------- while it predicts
 
     @contextmanager
-    def alongside(self, expected: int) -> Iterator[Importer]:
+    def alongside(self, expected: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Importer]:
         """Import in a thread what is offered inside the context, and end with everything sent that was offered.
 
         Args:
             expected: about how many predictions there will be.
+            meanwhile: called now and then while the end is waited for.
 
         Raises:
             LsbatchError: as ``run``, on leaving.
@@ -134,13 +139,17 @@ class Importer:
             self._close(forget=True)
             raise
         self._close()
-        thread.join()
+        while thread.is_alive():
+            thread.join(TICK_SECONDS)
+            meanwhile()
         if self.error is not None:
             raise self.error
 
     def _close(self, *, forget: bool = False) -> None:
         with self._changed:
             self._open = False
+            # What was expected and did not come will not come any more.
+            self._expected = 0
             if forget:
                 self._waiting.clear()
                 self._rows_waiting = 0
@@ -291,9 +300,10 @@ class Importer:
         for rows, seconds in self.sent.timings:
             self.model = self.model.learn(rows, self.standing, seconds)
         self.sent.timings.clear()
-        if self.sent.cut_seconds is not None:
-            # Something between gives up sooner than we do.
-            self._limit = max(1.0, min(self._limit, MARGIN * self.sent.cut_seconds))
+        cut = self.sent.cut_seconds
+        if cut is not None and cut >= SHORTEST_LIMIT:
+            # Something between gives up sooner than we do. Sooner than that it is no limit: a server that restarts.
+            self._limit = min(self._limit, MARGIN * cut)
 
     def _say(self, chosen: Plan) -> None:
         kind = "bulk" if chosen.bulks else "singles"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -69,8 +69,10 @@ def _infer(setup: RunSetup, recording: Recording) -> float:
         pages = stack.enter_context(_reading(setup))
         with recording.report.timed("export"):
             first, coming = _first_pages(pages, len(_ranges(setup)))
-        importing = nullcontext() if setup.options.dry_run else recording.importer.alongside(waiting + coming)
-        stack.enter_context(importing)
+        # What an earlier process of this run put into quarantine counts before anything more is sent.
+        recording.check_budget(before + coming)
+        if not setup.options.dry_run:
+            stack.enter_context(recording.importer.alongside(waiting + coming, recording.tick))
         if waiting + coming:
             with recording.report.timed("predict"):
                 _predict_all(setup, recording, _chained(first, pages), waiting + coming, before + coming)

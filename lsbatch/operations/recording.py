@@ -42,6 +42,7 @@ class Recording:
         if time.monotonic() - self._written_at >= WRITE_SECONDS:
             self.count()
             self.write()
+        self.setup.progress.refresh()
 
     def check_budget(self, selected: int) -> None:
         """Return if no more of the selected tasks failed than may.

@@ -62,7 +62,7 @@ class Sent:
         ambiguous: answers that may have hidden a commit.
         timings: predictions and seconds of each bulk request that was answered with success, newest last; drained by
             whoever learns from them.
-        cut_seconds: how long the shortest request that was not answered had taken; None when all were.
+        cut_seconds: how long the shortest bulk request that was not answered had taken; None when all were.
     """
 
     imported: int = 0
@@ -110,8 +110,6 @@ class Sender:
             PermanentError: refused, whatever the rows.
             StoppedError: somebody asked to stop.
         """
-        if self.most_rows is not None:
-            most_rows = min(most_rows, self.most_rows)
         letters: list[DeadLetter] = []
         for part in self._requests(rows, most_rows):
             letters += self._send(batch, part)
@@ -124,7 +122,9 @@ class Sender:
         for row in rows:
             # 100 bytes for the field names and the version's text around the result.
             bytes_ = len(json.dumps(list(row.result))) + len(row.model_version) + 100
-            if part and (len(part) >= most_rows or size + bytes_ > self._options.max_body_bytes):
+            # Asked anew for each part: a request that was too large counts at once.
+            most = min(most_rows, self.most_rows or most_rows)
+            if part and (len(part) >= most or size + bytes_ > self._options.max_body_bytes):
                 yield part
                 part, size = [], 0
             part.append(row)
@@ -142,6 +142,9 @@ class Sender:
             except PermanentError as error:
                 return self._refused(batch, rows, error)
             except AmbiguousError as error:
+                if not error.finished:
+                    took = time.monotonic() - self._left_at
+                    self.sent.cut_seconds = min(took, self.sent.cut_seconds or took)
                 present = self._after(error, rows)
                 last_error: AmbiguousError | None = error
             else:
@@ -175,10 +178,7 @@ class Sender:
 
     def _after(self, error: AmbiguousError, rows: Sequence[Prediction]) -> set[TaskId]:
         """The tasks of these rows that carry the version after an answer that may hide a commit."""
-        took = time.monotonic() - self._left_at
         self.sent.ambiguous += 1
-        if not error.finished:
-            self.sent.cut_seconds = min(took, self.sent.cut_seconds or took)
         logger.warning("%s; reading back which predictions arrived", error)
         self._stop.sleep(error.retry_after or 0.0)
         working = 0.0 if error.finished else self._options.write_seconds - (time.monotonic() - self._left_at)
@@ -215,14 +215,18 @@ class Sender:
             unsure = self._round(batch, rows, letters)
             if not unsure:
                 return letters
-            last = unsure[-1][1]
+            # Of several answers, the one counts after which rows may still appear.
+            error = next((error for _, error in unsure if not error.finished), unsure[-1][1])
+            before = len(rows)
             rows = sorted((row for row, _ in unsure), key=lambda row: row.task_id)
-            present = self._after(last, rows)
+            present = self._after(error, rows)
             self.sent.imported += len(present)
             rows = missing(rows, present)
-            stalls = 0 if present else stalls + 1
-            if rows and stalls >= MOST_STALLS:
-                raise last
+            stalls = 0 if len(rows) < before else stalls + 1
+            if stalls >= MOST_STALLS:
+                raise error
+            if stalls:
+                self._stop.sleep(min(2.0**stalls, 30.0))
         return letters
 
     def _round(
@@ -245,7 +249,8 @@ class Sender:
                         self._taken(pending.pop(future), future, letters, unsure)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
-                # Those that were under way are done now, and count.
+                # Those that were under way are done now, and count; so do those in doubt.
+                self.sent.ambiguous += len(unsure)
                 for future in pending:
                     self.sent.imported += not future.cancelled() and future.exception() is None
                     self.sent.ambiguous += not future.cancelled() and isinstance(future.exception(), AmbiguousError)
