@@ -99,8 +99,9 @@ class Ledger:
         self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_FORMAT};COMMIT;")
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file, once no other thread is at work in it; who comes later is told that it cannot be used."""
+        with self._lock:
+            self._db.close()
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
