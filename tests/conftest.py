@@ -14,17 +14,22 @@ from lsbatch.local_server import start
 
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Studio]:
-    """A running Label Studio with one user."""
+def studio_template(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """The data folder of a Label Studio that nobody used yet."""
     template = pytestconfig.rootpath / ".cache" / f"label-studio-{metadata.version('label-studio')}"
-    folder = tmp_path_factory.mktemp("studio")
     if not template.is_dir():
-        made = folder / "template"
+        made = tmp_path_factory.mktemp("template") / "data"
         with start(made):
             pass
         template.parent.mkdir(exist_ok=True)
         shutil.copytree(made, template)
-    with start(folder / "data", template=template) as server:
+    return template
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory, studio_template: Path) -> Iterator[Studio]:
+    """A running Label Studio with one user."""
+    with start(tmp_path_factory.mktemp("studio") / "data", template=studio_template) as server:
         yield Studio(server)
 
 
