@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from benchmarks import compute, end_to_end, growth, increment, large, memory
 from benchmarks.results import render, replace
@@ -32,6 +33,8 @@ def main() -> None:
         arguments = ["end-to-end", *arguments]
     options = _parser().parse_args(arguments)
     module = BENCHMARKS[options.name]
+    # The servers are stopped on the way out, as they are by Ctrl-C.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         with tempfile.TemporaryDirectory(prefix="lsbatch-bench-") as folder:
             section = module.measure(options, Path(folder))
@@ -41,6 +44,10 @@ def main() -> None:
     print("\n".join(lines))
     if options.write:
         replace(RESULTS, lines, [title for each in BENCHMARKS.values() for title in each.TITLES])
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _command(arguments: list[str]) -> str:

@@ -70,6 +70,8 @@ def run_lsbatch(url: str, token: str, folder: Path, *arguments: str) -> Finished
     try:
         output, _ = process.communicate()
     finally:
+        process.terminate()  # it has ended, but for when we are stopped
+        process.wait()
         ended.set()
         watcher.join()
     seconds = time.perf_counter() - started
