@@ -8,94 +8,40 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.projects import CONFIG
 
-__all__ = ["PROJECT", "NotScriptedError", "Project", "UnknownTaskError"]
+__all__ = ["PROJECT", "NoSuchPageError", "NotScriptedError", "Project", "UnknownTaskError"]
 
 #: Its id.
 PROJECT = 1
-TEXT = "my invoice was charged twice and the card amount is wrong please look at the order again today thank you"
+TEXT = b"my invoice was charged twice and the card amount is wrong please look at the order again today thank you"
+COMPARE = {
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "greater": np.greater,
+    "greater_or_equal": np.greater_equal,
+    "less": np.less,
+    "less_or_equal": np.less_equal,
+}
 
 
 class NotScriptedError(Exception):
     """Nothing here answers that."""
 
 
+class NoSuchPageError(Exception):
+    """A page after the last one."""
+
+
 class UnknownTaskError(Exception):
     """A prediction for a task that does not exist."""
-
-
-@dataclass
-class _Filters:
-    """What the filters of a request leave.
-
-    Attributes:
-        first: lowest id.
-        last: highest id.
-        listed: only these ids, where they are listed.
-        without: none of these ids.
-        version: of ``wanted``; empty when any will do.
-        wanted: 1 for tasks that carry the version, 0 for those that do not.
-    """
-
-    first: int
-    last: int
-    listed: list[int] | None = None
-    without: frozenset[int] = frozenset()
-    version: str = ""
-    wanted: int = 0
-
-    @classmethod
-    def read(cls, items: list[dict[str, Any]], tasks: int) -> _Filters:
-        """From the parameter ``query`` of a project with the ids 1 to ``tasks``.
-
-        Raises:
-            NotScriptedError: one that is not known here.
-        """
-        found = cls(1, tasks)
-        for item in items:
-            value = item["value"]
-            match item["filter"].removeprefix("filter:tasks:"), item["operator"]:
-                case "id", "greater":
-                    found.first = max(found.first, int(value) + 1)
-                case "id", "less":
-                    found.last = min(found.last, int(value) - 1)
-                case "id", "in":
-                    found.first, found.last = max(found.first, int(value["min"])), min(found.last, int(value["max"]))
-                case "id", "in_list":
-                    found.listed = sorted(value)
-                case "id", "not_in_list":
-                    found.without = frozenset(value)
-                case "predictions_model_versions", ("contains" | "not_contains") as operator:
-                    [found.version], found.wanted = value, int(operator == "contains")
-                case column, operator:
-                    raise NotScriptedError(f"the filter {column} {operator}")
-        return found
-
-    def select(self, flags: bytes | bytearray, most: int) -> tuple[list[int], int]:
-        """The lowest ids, at most so many, and how many there are.
-
-        Args:
-            flags: one byte a task id: whether it carries the version.
-            most: ids to list.
-        """
-        if self.listed is not None:
-            ids = [task for task in self.listed if self._fits(task, flags)]
-            return ids[:most], len(ids)
-        ids, place = [], flags.find(self.wanted, self.first, self.last + 1)
-        while place >= 0 and len(ids) < most:
-            if place not in self.without:
-                ids.append(place)
-            place = flags.find(self.wanted, place + 1, self.last + 1)
-        left_out = sum(self.first <= task <= self.last and flags[task] == self.wanted for task in self.without)
-        return ids, flags.count(self.wanted, self.first, self.last + 1) - left_out
-
-    def _fits(self, task: int, flags: bytes | bytearray) -> bool:
-        return self.first <= task <= self.last and task not in self.without and flags[task] == self.wanted
 
 
 @dataclass
@@ -104,37 +50,73 @@ class Project:
 
     Attributes:
         tasks: how many there are.
-        carriers: by version, one byte a task id: whether it carries a prediction of the version.
-        counts: by version, how many predictions there are; more than carriers when some are there twice.
+        held: by version, how many predictions of it a task has; shape (tasks + 1,), uint8, place 0 unused.
         lock: held while predictions are stored.
     """
 
     tasks: int
-    carriers: dict[str, bytearray] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    held: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def page(self, params: dict[str, str]) -> bytes:
         """The answer of ``GET /api/tasks``.
 
         Raises:
-            NotScriptedError: a filter or a column that is not known here.
+            NotScriptedError: a filter, an order or a column that is not known here.
+            NoSuchPageError: there are no tasks on this page any more.
         """
         query = json.loads(params["query"])
-        if query["ordering"] != ["tasks:id"] or params["page"] != "1" or params.get("fields"):
-            raise NotScriptedError(
-                f"page {params['page']}, ordering {query['ordering']}, fields {params.get('fields')}"
-            )
-        filters = _Filters.read(query["filters"]["items"], self.tasks)
-        ids, total = filters.select(self._flags(filters.version), int(params["page_size"]))
-        rows = b",".join(_rows(ids, params["include"].split(",")))
-        return b'{"tasks":[%s],"total":%d,"total_annotations":0,"total_predictions":0}' % (rows, total)
+        if query["filters"]["conjunction"] != "and" or params.get("fields"):
+            raise NotScriptedError(f"conjunction {query['filters']['conjunction']}, fields {params.get('fields')}")
+        ids = self._select(query["filters"]["items"])
+        match query["ordering"]:
+            case ["-tasks:id"]:
+                ids = ids[::-1]
+            case ordering if ordering != ["tasks:id"]:
+                raise NotScriptedError(f"ordering {ordering}")
+        size = int(params["page_size"])
+        skipped = (int(params["page"]) - 1) * size
+        if skipped and skipped >= len(ids):
+            raise NoSuchPageError
+        rows = b",".join(_rows(ids[skipped : skipped + size].tolist(), params["include"].split(",")))
+        return b'{"tasks":[%s],"total":%d,"total_annotations":0,"total_predictions":0}' % (rows, len(ids))
 
-    def _flags(self, version: str) -> bytes | bytearray:
-        """One byte a task id: whether it carries the version; none does carry the empty one."""
-        if version and any(version in other and version != other for other in self.carriers):
-            raise NotScriptedError(f"a version that others contain: {version}")
-        return self.carriers.get(version) or bytes(self.tasks + 1)
+    def _select(self, items: Sequence[dict[str, Any]]) -> NDArray[np.int64]:
+        """The ids that all of these filters leave, ascending."""
+        first, last = _range(items, self.tasks)
+        ids = np.arange(first, last + 1)
+        kept = np.ones(len(ids), dtype=bool)
+        part = slice(first, first + len(ids))
+        for item in items:
+            value = item["value"]
+            match item["filter"].removeprefix("filter:tasks:"), item["operator"]:
+                case "id", ("greater" | "in"):
+                    pass  # in the range
+                case "id", ("in_list" | "not_in_list") as operator:
+                    kept &= np.isin(ids, value, invert=operator == "not_in_list")
+                case "predictions_model_versions", ("contains" | "not_contains") as operator:
+                    kept &= self._carrying(value)[part] == (operator == "contains")
+                case "total_predictions", operator if operator in COMPARE:
+                    kept &= COMPARE[operator](self._total()[part], value)
+                case column, operator:
+                    raise NotScriptedError(f"the filter {column} {operator}")
+        found: NDArray[np.int64] = ids[kept]
+        return found
+
+    def _carrying(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether a task carries a version that contains one of these texts; shape (tasks + 1,)."""
+        found = np.zeros(self.tasks + 1, dtype=bool)
+        for version, held in self.held.items():
+            if any(text in version for text in texts):
+                found |= held > 0
+        return found
+
+    def _total(self) -> NDArray[np.int64]:
+        """How many predictions a task has; shape (tasks + 1,)."""
+        found = np.zeros(self.tasks + 1, dtype=np.int64)
+        for held in self.held.values():
+            found += held
+        return found
 
     def store(self, rows: list[dict[str, Any]]) -> int:
         """Take predictions; how many.
@@ -148,11 +130,15 @@ class Project:
                 raise UnknownTaskError(f'contains invalid "task" field: task ID {row["task"]} not found in project')
         with self.lock:
             for row in rows:
-                version = row["model_version"]
-                flags = self.carriers.setdefault(version, bytearray(self.tasks + 1))
-                flags[row["task"]] = 1
-                self.counts[version] = self.counts.get(version, 0) + 1
+                if row["model_version"] not in self.held:
+                    self.held[row["model_version"]] = np.zeros(self.tasks + 1, dtype=np.uint8)
+                self.held[row["model_version"]][row["task"]] += 1
         return len(rows)
+
+    def versions(self) -> dict[str, Any]:
+        """The answer of ``GET /api/projects/<id>/model-versions/``."""
+        counts = [{"model_version": version, "count": int(held.sum())} for version, held in self.held.items()]
+        return {"static": counts, "live": []}
 
     def about(self) -> dict[str, Any]:
         """The answer of ``GET /api/projects/<id>/``."""
@@ -163,11 +149,22 @@ class Project:
             "task_number": self.tasks,
             "num_tasks_with_annotations": 0,
             "total_annotations_number": 0,
-            "total_predictions_number": sum(self.counts.values()),
+            "total_predictions_number": int(self._total().sum()),
             "model_version": "",
             "show_collab_predictions": True,
             "evaluate_predictions_automatically": False,
         }
+
+
+def _range(items: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
+    """The lowest and the highest id that these filters leave of 1 to ``tasks``."""
+    first, last = 1, tasks
+    for item in items:
+        if item["filter"] == "filter:tasks:id" and item["operator"] == "greater":
+            first = max(first, int(item["value"]) + 1)
+        if item["filter"] == "filter:tasks:id" and item["operator"] == "in":
+            first, last = max(first, int(item["value"]["min"])), min(last, int(item["value"]["max"]))
+    return first, last
 
 
 def _rows(ids: list[int], columns: list[str]) -> Iterator[bytes]:
@@ -176,4 +173,4 @@ def _rows(ids: list[int], columns: list[str]) -> Iterator[bytes]:
         raise NotScriptedError(f"the columns {', '.join(sorted(unknown))}")
     if "data" not in columns:
         return (b'{"id":%d}' % task for task in ids)
-    return (b'{"id":%d,"data":{"text":"%d %s"}}' % (task, task, TEXT.encode()) for task in ids)
+    return (b'{"id":%d,"data":{"text":"%d %s"}}' % (task, task, TEXT) for task in ids)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.answering import JsonHandler
 from benchmarks.process import environment
-from benchmarks.scripted_project import NotScriptedError, Project, UnknownTaskError
+from benchmarks.scripted_project import NoSuchPageError, NotScriptedError, Project, UnknownTaskError
 
 __all__ = ["scripted_server"]
 
@@ -39,13 +39,14 @@ class _Handler(JsonHandler):
                 params = {name: values[-1] for name, values in parse_qs(address.query).items()}
                 try:
                     self.answer_text(200, self.project.page(params))
+                except NoSuchPageError:
+                    self.answer(404, {"status_code": 404, "detail": "Invalid page."})
                 except NotScriptedError as error:
                     self._not_scripted(str(error))
             case ["api", "projects", _]:
                 self.answer(200, self.project.about())
             case ["api", "projects", _, "model-versions"]:
-                counts = self.project.counts.items()
-                self.answer(200, {"static": [{"model_version": name, "count": count} for name, count in counts]})
+                self.answer(200, self.project.versions())
             case _:
                 self._not_scripted(self.path)
 
