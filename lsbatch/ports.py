@@ -173,10 +173,11 @@ class Trainable(Pipeline, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tasks of a project.
+    """Which tasks of a project: those that fulfil all of it.
 
     Attributes:
         without_version: leave out tasks that carry a prediction of exactly this version; empty for all tasks.
+        with_version: only tasks that carry a prediction of exactly this version; empty for all tasks.
         untouched_only: leave out tasks that have annotations (cancelled ones too) or drafts.
         limit: at most this many tasks, lowest ids first; None for all.
         view: id of a data-manager tab whose filters narrow the selection; None for none.
@@ -194,11 +195,15 @@ class Selection:
     task_ids: tuple[int, ...] | None = None
     created_since: datetime | None = None
     created_until: datetime | None = None
+    with_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPage:
-    """Tasks in ascending order of id, and how many of the selection are left from here on, these included."""
+    """Tasks in ascending order of id, and how many of the selection are left from here on, these included.
+
+    Where the source cannot tell how many (alternatives in filters, a tab's excluded tasks), they are at most so many.
+    """
 
     tasks: Sequence[Task]
     remaining: int
@@ -241,13 +246,20 @@ class TaskSource(Protocol):
     def split(self, selection: Selection, parts: int) -> Sequence[tuple[int, int]]:
         """Ranges of task ids (first, last), disjoint and ascending, that hold the selected tasks in about equal parts.
 
-        At most ``parts`` of them; none when nothing is selected. Tasks that are added later with higher ids are not in
-        them. May be repeated.
+        At most ``parts`` of them; none when nothing is selected. However the ids are distributed, it costs about one
+        small request a part. ``limit`` is passed over. Tasks that are added later have higher ids and are in none of
+        the ranges. May be repeated.
         """
+        ...
+
+    def absent(self, task_ids: Sequence[int]) -> Iterator[int]:
+        """Those of these ids (ascending, unique) that are no tasks of the project, ascending. May be repeated."""
         ...
 
     def pages(self, selection: Selection, *, after: int = 0, last: int | None = None) -> Iterator[TaskPage]:
         """The selected tasks with an id greater than ``after`` and at most ``last``, each once, ids ascending.
+
+        A task that is there from the first page to the last comes, whatever is added, changed or deleted meanwhile.
 
         Raises:
             TransientError: the source did not answer, or answered with fewer tasks than it said there are.

@@ -25,4 +25,4 @@ def test_a_project_of_label_studio(studio: Studio) -> None:
     finally:
         client.close()
     versions = [entry[0] for entries in studio.predictions(project).values() for entry in entries]
-    assert sorted(versions) == ["check-1", "check-1", "check-10"]
+    assert sorted(versions) == ["check-1", "check-10"]

@@ -7,19 +7,25 @@ Shape: ``{"filters": {"conjunction": "and", "items": [...]}, "ordering": ["tasks
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote_plus
 
 __all__ = [
+    "after",
+    "alternatives",
     "annotated",
+    "by_versions",
     "carrying",
+    "created",
     "exactly",
     "in_range",
     "lookalikes",
     "not_carrying",
     "parse_versions",
     "query",
+    "shown_with",
     "untouched",
 ]
 
@@ -27,6 +33,8 @@ Filter = dict[str, Any]
 
 #: The server cuts the text of a computed column here (``CHAR_LIMITS`` of its data manager's serializer).
 COLUMN_LENGTH = 500
+#: How the data manager writes times, in UTC.
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 #: Characters of a request's address that filters may fill: gunicorn takes 4,094 for the whole line.
 ADDRESS_LENGTH = 3_600
 #: Least of them for ids, however long the other filters are.
@@ -111,6 +119,46 @@ def not_carrying(model_version: str) -> Filter:
     return _item("predictions_model_versions", "not_contains", "List", [model_version])
 
 
+def created(since: datetime | None, until: datetime | None) -> list[Filter]:
+    """Tasks created at ``since`` or later, and before ``until``; in UTC."""
+    ends = (("greater_or_equal", since), ("less", until))
+    return [_item("created_at", operator, "Datetime", f"{end:{TIME}}") for operator, end in ends if end is not None]
+
+
+def shown_with(predictions: int, operator: str = "not_equal") -> Filter:
+    """Tasks whose counter of predictions compares so with a number."""
+    return _item("total_predictions", operator, "Number", predictions)
+
+
+def by_versions(versions: Sequence[str]) -> list[tuple[list[Filter], frozenset[str]]]:
+    """Filters that part all tasks by which of these versions they carry, each with those versions.
+
+    Exact only where no version contains another (``lookalikes``).
+    """
+    found: list[tuple[list[Filter], frozenset[str]]] = [([], frozenset())]
+    for version in versions:
+        with_it = [([*items, carrying(version)], carried | {version}) for items, carried in found]
+        found = [*with_it, *(([*items, not_carrying(version)], carried) for items, carried in found)]
+    return found
+
+
+def alternatives(conditions: Iterable[Mapping[str, Any]]) -> list[list[Filter]]:
+    """What matches all of these conditions: the tasks that match any of the returned lists, each asked with ``and``.
+
+    A request has one conjunction for all its filters (``apply_filters`` of the data manager), and a filter of it one
+    child, so that ours cannot be added to somebody's ``or``: (a or b) and ours is (a and ours) or (b and ours).
+
+    Args:
+        conditions: each ``{"conjunction": "and" or "or", "items": [...]}``.
+    """
+    found: list[list[Filter]] = [[]]
+    for condition in conditions:
+        items = list(condition["items"])
+        lines = [[item] for item in items] if condition["conjunction"] == "or" and items else [items]
+        found = [[*one, *other] for one in found for other in lines]
+    return found
+
+
 def annotated() -> list[Filter]:
     """Tasks with annotations that were not cancelled."""
     return [_item("total_annotations", "greater", "Number", 0)]
@@ -125,9 +173,10 @@ def untouched() -> list[Filter]:
     ]
 
 
-def query(items: Iterable[Filter]) -> str:
-    """The ``query`` parameter: all filters at once, lowest ids first."""
-    value = {"filters": {"conjunction": "and", "items": list(items)}, "ordering": ["tasks:id"]}
+def query(items: Iterable[Filter], *, descending: bool = False) -> str:
+    """The ``query`` parameter: all filters at once, lowest ids first, or highest."""
+    ordering = ["-tasks:id" if descending else "tasks:id"]
+    value = {"filters": {"conjunction": "and", "items": list(items)}, "ordering": ordering}
     return json.dumps(value, separators=(",", ":"))
 
 
