@@ -50,7 +50,7 @@ def choose_pipeline(label_config: LabelConfig) -> str:
         reasons.append(f"  {name}: {why}")
     raise RefusedError(
         "\n".join(["no installed pipeline can serve the project's label config", *reasons]),
-        hint="Write your own and name it in pipeline.name as my_module:MyPipeline; see pipelines/README.md.",
+        hint="Write your own and name it in pipeline.name as my_module:MyPipeline; README, Your own pipeline.",
     )
 
 

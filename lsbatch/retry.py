@@ -33,18 +33,29 @@ def wait_seconds(state: RetryCallState) -> float:
     return _backoff(state) if asked is None else min(asked, 10 * LONGEST_WAIT_SECONDS)
 
 
-def _log(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    seconds = state.next_action.sleep if state.next_action else 0.0
-    logger.warning("%s; attempt %d, trying again in %.1f s", error, state.attempt_number, seconds)
-
-
-def retry_transient(call: Callable[[], T], *, seconds: float, sleep: Callable[[float], None] = time.sleep) -> T:
+def retry_transient(
+    call: Callable[[], T],
+    *,
+    seconds: float,
+    level: int = logging.WARNING,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
     """Call until it does not raise ``TransientError``, for at most ``seconds`` in all.
+
+    Args:
+        call: may be repeated.
+        seconds: in all.
+        level: of the log's line about each attempt that failed.
+        sleep: waits.
 
     Raises:
         TransientError: that of the last attempt.
     """
+
+    def log(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0.0
+        logger.log(level, "%s; attempt %d, trying again in %.1f s", error, state.attempt_number, wait)
 
     def too_late(state: RetryCallState) -> bool:
         # Before the wait: a server may ask for more time than there is.
@@ -54,7 +65,7 @@ def retry_transient(call: Callable[[], T], *, seconds: float, sleep: Callable[[f
         retry=retry_if_exception_type(TransientError),
         stop=too_late,
         wait=wait_seconds,
-        before_sleep=_log,
+        before_sleep=log,
         reraise=True,
         sleep=sleep,
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urljoin, urlsplit
 
 import fsspec
 import httpx
@@ -70,7 +71,11 @@ class UriMedia(MediaReader):
 
     def read(self, uri: str) -> bytes:
         """See ``MediaReader.read``."""
-        scheme = urlsplit(uri).scheme.lower() if ":" in uri else ""
+        try:
+            parts = urlsplit(uri)
+            scheme, _ = parts.scheme.lower(), parts.port
+        except ValueError as error:
+            raise PipelineError(f"{_shown(uri)!r} is not an address: {error}") from error
         if scheme == "data":
             return self._data(uri)
         if scheme in ("http", "https"):
@@ -88,12 +93,10 @@ class UriMedia(MediaReader):
         return f"{self._base.scheme}://{self._base.netloc}{path}"
 
     def _is_ours(self, url: str) -> bool:
-        parts = urlsplit(url)
-        return (parts.scheme, parts.hostname, _port(parts)) == (
-            self._base.scheme,
-            self._base.hostname,
-            _port(self._base),
-        )
+        try:
+            return _origin(urlsplit(url)) == _origin(self._base)
+        except ValueError:  # a port that is none
+            return False
 
     # -------------------------------------------------------------------------------------------- kinds
 
@@ -132,15 +135,20 @@ class UriMedia(MediaReader):
     # -------------------------------------------------------------------------------------------- http
 
     def _download(self, url: str, uri: str) -> bytes:
-        return retry_transient(lambda: self._follow(url, uri), seconds=self._options.retry_seconds)
+        # One line for each of thousands of files would hide the rest; what fails in the end has its cause.
+        return retry_transient(lambda: self._follow(url, uri), seconds=self._options.retry_seconds, level=logging.DEBUG)
 
     def _follow(self, url: str, uri: str) -> bytes:
         for _ in range(MOST_REDIRECTS + 1):
             answer = self._get(url, uri, again=True)
             if isinstance(answer, bytes):
                 return answer
-            url = urljoin(url, answer)
-            if urlsplit(url).scheme not in ("http", "https"):
+            try:
+                url = urljoin(url, answer)
+                scheme = urlsplit(url).scheme
+            except ValueError:
+                break
+            if scheme not in ("http", "https"):
                 break
         raise PipelineError(f"{_shown(uri)}: redirected too often, or to something that is not http")
 
@@ -155,20 +163,24 @@ class UriMedia(MediaReader):
                 if status == 200:
                     return self._body(response, uri)
                 location = str(response.headers.get("location", ""))
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
             raise PipelineError(f"{_shown(uri)!r} is not an address: {error}") from error
         except httpx.HTTPError as error:
-            raise TransientError(f"{_shown(uri)} cannot be read now: {type(error).__name__}: {error}") from error
+            raise TransientError(f"{_shown(uri)} cannot be read now: {self._words(error)}") from error
         if status in (301, 302, 303, 307, 308) and location:
             return location
-        if status == 401 and again and headers:
-            # A short-lived token ran out.
+        if again and (status == 500 or (status == 401 and headers)):
+            # A short-lived token ran out, or the server stumbled.
             return self._get(url, uri, again=False)
-        if status == 404:
-            raise PipelineError(f"not found: {_shown(uri)}")
-        if status in (408, 429) or status >= 500:
-            raise TransientError(f"{_shown(uri)} cannot be read now: {status}")
-        raise PipelineError(f"{_shown(uri)}: refused with {status}")
+        raise _refusal(uri, status)
+
+    def _words(self, error: httpx.HTTPError) -> str:
+        """What went wrong on the way, with the limit that was met."""
+        if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+            return f"no connection within {self._options.connect_seconds:g} s (media.connect_seconds)"
+        if isinstance(error, httpx.TimeoutException):
+            return f"silence for {self._options.read_seconds:g} s (media.read_seconds)"
+        return f"{type(error).__name__}: {error}"
 
     def _body(self, response: httpx.Response, uri: str) -> bytes:
         if int(response.headers.get("content-length") or 0) > self._options.max_bytes:
@@ -187,9 +199,19 @@ class UriMedia(MediaReader):
         return b"".join(parts)
 
 
-def _port(parts: object) -> int | None:
-    port: int | None = getattr(parts, "port", None)
-    return port or {"http": 80, "https": 443}.get(getattr(parts, "scheme", ""))
+def _refusal(uri: str, status: int) -> PipelineError | TransientError:
+    if status == 404:
+        return PipelineError(f"not found: {_shown(uri)}")
+    if status == 500:
+        # Not an outage: this is how Label Studio answers for an upload whose file is gone.
+        return PipelineError(f"{_shown(uri)}: the server fails on it (500); is the file still there?")
+    if status in (408, 429) or status > 500:
+        return TransientError(f"{_shown(uri)} cannot be read now: {status}")
+    return PipelineError(f"{_shown(uri)}: refused with {status}")
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _shown(uri: str) -> str:

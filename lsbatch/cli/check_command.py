@@ -31,9 +31,8 @@ def command(call: Call) -> None:
         findings.append(finding)
         code = finding.exit_code
         if not call.json:
-            click.echo(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.subject}: {finding.detail}")
-            if finding.hint:
-                click.echo(f"      {finding.hint}")
+            lines = f"{'ok  ' if finding.passed else 'FAIL'}  {finding.subject}: {finding.detail}\n{finding.hint}"
+            click.echo(lines.rstrip().replace("\n", "\n      "))
     if call.json:
         print_json([asdict(finding) for finding in findings])
     raise click.exceptions.Exit(int(code))

@@ -120,16 +120,23 @@ def _read(task: Task, control: Control, media: MediaReader, size: int) -> Featur
     from PIL import UnidentifiedImageError  # here, since the driver only asks whether the pipeline fits
 
     key = control.data_key
-    uri = task.data.get(key)
-    if not isinstance(uri, str) or not uri:
+    if key not in task.data:
         there = ", ".join(map(str, task.data)) or "nothing"
-        return TaskFailure(f"the task's data has no image under {key!r}; it has {there}")
+        return TaskFailure(f"the task's data has no key {key!r}; it has {there}")
+    uri = task.data[key]
+    if not isinstance(uri, str) or not uri:
+        kind = "null" if uri is None else type(uri).__name__
+        return TaskFailure(f"the task's {key!r} is {'empty' if uri == '' else kind}, not the address of an image")
+    content = b""
     try:
-        return features(media.read(uri), size)
+        content = media.read(uri)
+        return features(content, size)
     except (PipelineError, TransientError) as error:
         return TaskFailure(str(error))
     except UnidentifiedImageError:
-        return TaskFailure("the image cannot be read: it is of no kind that Pillow knows")
+        # Such as the login page of what lies behind the address.
+        kind = "HTML, XML or SVG" if content.lstrip()[:1] == b"<" else "of no kind that Pillow knows"
+        return TaskFailure(f"the image cannot be read: it is {kind}")
     except Exception as error:  # on a broken file Pillow's decoders raise OSError, SyntaxError, struct.error and more
         return TaskFailure(f"the image cannot be read: {str(error) or type(error).__name__}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -99,9 +100,39 @@ def test_data_uris_stand_for_themselves(studio: Server) -> None:
 def test_a_passing_fault_is_tried_again(studio: Server) -> None:
     studio.answers["/a"] = [(503, {}, b""), (200, {}, b"x")]
     assert media(studio, retry_seconds=10).read("/a") == b"x"
-    studio.answers["/b"] = [(500, {}, b"")]
-    with pytest.raises(TransientError, match="500"):
+    studio.answers["/b"] = [(503, {}, b"")]
+    with pytest.raises(TransientError, match="503"):
         media(studio).read("/b")
+
+
+def test_a_file_on_which_the_server_fails_costs_two_requests(studio: Server) -> None:
+    studio.answers["/a"] = [(500, {}, b"")]
+    with pytest.raises(PipelineError, match=r"the server fails on it \(500\)"):
+        media(studio, retry_seconds=10).read("/a")
+    assert len(studio.seen) == 2
+    studio.answers["/b"] = [(500, {}, b""), (200, {}, b"x")]
+    assert media(studio).read("/b") == b"x"
+
+
+@pytest.mark.parametrize("uri", ["http://", "http://[::1", "http://h:99999/", "https://h:port/", "http:///a"])
+def test_an_address_that_is_none(studio: Server, uri: str) -> None:
+    with pytest.raises(PipelineError, match="is not an address"):
+        media(studio).read(uri)
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://h/x"])
+def test_a_redirect_to_no_address(studio: Server, location: str) -> None:
+    studio.answers["/a"] = [(302, {"Location": location}, b"")]
+    with pytest.raises(PipelineError, match="redirected too often, or to something that is not http"):
+        media(studio).read("/a")
+
+
+def test_a_server_that_is_silent_is_named_with_the_limit() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a"
+        options = MediaOptions("http://127.0.0.1:1", read_seconds=0.2, retry_seconds=0.0)
+        with pytest.raises(TransientError, match=r"silence for 0\.2 s \(media\.read_seconds\)"):
+            UriMedia(options).read(url)
 
 
 def test_an_expired_token_is_exchanged_once(studio: Server) -> None:
