@@ -71,13 +71,14 @@ class UriMedia(MediaReader):
 
     def read(self, uri: str) -> bytes:
         """See ``MediaReader.read``."""
+        if uri[:5].lower() == "data:":
+            # Before anything is split: urllib keeps what it split last, and these are megabytes each.
+            return self._data(uri)
         try:
             parts = urlsplit(uri)
             scheme, _ = parts.scheme.lower(), parts.port
         except ValueError as error:
             raise PipelineError(f"{_shown(uri)!r} is not an address: {error}") from error
-        if scheme == "data":
-            return self._data(uri)
         if scheme in ("http", "https"):
             return self._download(uri, uri)
         if uri.startswith("/") and not uri.startswith("//"):
