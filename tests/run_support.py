@@ -13,6 +13,7 @@ import pytest
 
 from lsbatch import ledger as ledger_module
 from lsbatch import retry
+from lsbatch.chunks import Chunk
 from lsbatch.entities import DeadLetter, Prediction, Task, TaskId
 from lsbatch.import_plan import Standing
 from lsbatch.ledger import Ledger
@@ -20,7 +21,7 @@ from lsbatch.operations import importing, sending
 from lsbatch.operations.auditing import audit
 from lsbatch.operations.importing import Importer, ImportOptions, ImportSetup
 from lsbatch.operations.sending import SendOptions
-from lsbatch.progress import Silent
+from lsbatch.progress import Progress, Silent
 from lsbatch.report import AuditProof
 from lsbatch.run_dir import RunDir, predictions_table
 from lsbatch.stopping import Stop
@@ -84,6 +85,8 @@ class Scene:
         check_first: bool = False,
         replace: bool = False,
         standing: Standing = NOTHING,
+        stop: Stop | None = None,
+        progress: Progress | None = None,
     ) -> Importer:
         """A new importer of the run's predictions."""
         return Importer(
@@ -93,9 +96,9 @@ class Scene:
                 self.ledger,
                 VERSION,
                 options,
-                Silent(),
+                progress or Silent(),
                 standing=standing,
-                stop=ClockStop(self.clock),
+                stop=stop or ClockStop(self.clock),
                 check_first=check_first,
                 replace=replace,
             )
@@ -142,7 +145,7 @@ def predicted_run(folder: Path, *, dead: tuple[int, ...] = ()) -> Iterator[Scene
     with clocked() as clock:
         scene = Scene(run, Ledger(run.ledger), MemoryProject(), clock)
         for number in range(CHUNKS):
-            _add_chunk(scene, number, dead)
+            add_chunk(scene, number, dead)
         yield scene
     scene.ledger.close()
 
@@ -159,11 +162,18 @@ def clocked() -> Iterator[Clock]:
         yield clock
 
 
-def _add_chunk(scene: Scene, number: int, dead: tuple[int, ...]) -> None:
+def add_chunk(scene: Scene, number: int, dead: tuple[int, ...] = ()) -> Chunk:
+    """One more chunk of the run, exported and predicted by now, and its tasks in the project.
+
+    Args:
+        scene: the run and the project.
+        number: the next one.
+        dead: tasks that were quarantined by inference.
+    """
     ids = chunk_ids(number)
     scene.project.tasks |= {int(task): Task(task, {}) for task in ids}
     scene.ledger.exported(scene.ledger.plan(ids[0], ids[-1], len(ids)))
     rows = [prediction(task) for task in ids if task not in dead]
     scene.run.write_predictions(number, predictions_table(rows))
     letters = [DeadLetter(task, "predict", "told to") for task in ids if task in dead]
-    scene.ledger.predicted(number, len(rows), letters)
+    return scene.ledger.predicted(number, len(rows), letters)
