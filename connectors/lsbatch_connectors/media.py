@@ -63,6 +63,9 @@ class UriMedia(MediaReader):
         self._options = options
         self._authorization = authorization
         self._base = urlsplit(options.base_url)
+        # Hosts that did not answer in all the time they had: one attempt for each more file, until one succeeds.
+        # Label Studio is never among them: that it is away for a minute must not cost the tasks of that minute.
+        self._down: set[str] = set()
         self._http = httpx.Client(
             timeout=httpx.Timeout(options.read_seconds, connect=options.connect_seconds),
             verify=options.verify_tls,
@@ -136,8 +139,17 @@ class UriMedia(MediaReader):
     # -------------------------------------------------------------------------------------------- http
 
     def _download(self, url: str, uri: str) -> bytes:
-        # One line for each of thousands of files would hide the rest; what fails in the end has its cause.
-        return retry_transient(lambda: self._follow(url, uri), seconds=self._options.retry_seconds, level=logging.DEBUG)
+        host = urlsplit(url).netloc
+        seconds = 0.0 if host in self._down else self._options.retry_seconds
+        try:
+            # One line for each of thousands of files would hide the rest; what fails in the end has its cause.
+            content = retry_transient(lambda: self._follow(url, uri), seconds=seconds, level=logging.DEBUG)
+        except TransientError:
+            if not self._is_ours(url):
+                self._down.add(host)
+            raise
+        self._down.discard(host)
+        return content
 
     def _follow(self, url: str, uri: str) -> bytes:
         for _ in range(MOST_REDIRECTS + 1):

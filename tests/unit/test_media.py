@@ -114,7 +114,28 @@ def test_a_file_on_which_the_server_fails_costs_two_requests(studio: Server) -> 
     assert media(studio).read("/b") == b"x"
 
 
-@pytest.mark.parametrize("uri", ["http://", "http://[::1", "http://h:99999/", "https://h:port/", "http:///a"])
+def test_a_host_that_is_down_costs_its_time_once_but_label_studio_is_waited_for(
+    studio: Server, elsewhere: Server
+) -> None:
+    for server, patient in ((studio, True), (elsewhere, False)):
+        server.answers["/a"] = [(503, {}, b"")]
+        server.answers["/b"] = [(200, {}, b"x")]
+        reader = media(studio, retry_seconds=0.6)
+        attempts = []
+        for path in ("/a", "/a", "/b", "/a"):
+            before = len(server.seen)
+            if path == "/b":
+                assert reader.read(server.url + path) == b"x"
+            else:
+                with pytest.raises(TransientError):
+                    reader.read(server.url + path)
+            attempts.append(len(server.seen) - before)
+        assert attempts[0] > 1
+        assert (attempts[1] > 1) is patient
+        assert attempts[3] > 1
+
+
+@pytest.mark.parametrize("uri", ["http://", "http://[::1", "http:a", "http://h:99999/", "https://h:port/", "http:///a"])
 def test_an_address_that_is_none(studio: Server, uri: str) -> None:
     with pytest.raises(PipelineError, match="is not an address"):
         media(studio).read(uri)
