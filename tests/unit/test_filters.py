@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -50,3 +51,30 @@ def test_consecutive_ids_are_one_group_and_few_holes_do_not_part_them() -> None:
 def test_a_group_is_never_larger_than_the_server_should_look_at() -> None:
     sizes = [len(part) for _, part in filters.exactly(range(120_000))]
     assert sizes == [filters.GROUP_IDS, filters.GROUP_IDS, 20_000]
+
+
+def test_filters_of_somebody_else_are_added_to_ours_whatever_their_conjunction() -> None:
+    a, b, c = filters.shown_with(1), filters.shown_with(2), filters.shown_with(3)
+    either, both = {"conjunction": "or", "items": [a, b]}, {"conjunction": "and", "items": [b, c]}
+    assert filters.alternatives([]) == [[]]
+    assert filters.alternatives([both]) == [[b, c]]
+    assert filters.alternatives([either]) == [[a], [b]]
+    assert filters.alternatives([either, both]) == [[a, b, c], [b, b, c]]
+    assert filters.alternatives([either, either]) == [[a, a], [a, b], [b, a], [b, b]]
+    assert filters.alternatives([{"conjunction": "or", "items": []}, both]) == [[b, c]]
+
+
+def test_versions_part_the_tasks_into_every_mixture() -> None:
+    parts = filters.by_versions(["v1", "w"])
+    assert sorted(sorted(carried) for _, carried in parts) == [[], ["v1"], ["v1", "w"], ["w"]]
+    for items, carried in parts:
+        assert {item["value"][0] for item in items if item["operator"] == "contains"} == carried
+        assert {item["value"][0] for item in items if item["operator"] == "not_contains"} == {"v1", "w"} - carried
+    assert filters.by_versions([]) == [([], frozenset())]
+
+
+def test_times_of_creation_are_written_as_the_data_manager_writes_them() -> None:
+    since, until = filters.created(datetime(2026, 1, 31, 8, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
+    assert (since["operator"], since["value"]) == ("greater_or_equal", "2026-01-31T08:00:00.000000Z")
+    assert (until["operator"], until["value"]) == ("less", "2026-02-01T00:00:00.000000Z")
+    assert filters.created(None, None) == []

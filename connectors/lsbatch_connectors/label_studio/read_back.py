@@ -15,6 +15,8 @@ __all__ = ["ReadBack"]
 #: Tasks whose predictions are read whole in the first request; they cost five times as much as ids.
 FULL_PAGE = 100
 IDS_PAGE = 2_000
+#: Listing so many tasks costs the server about what two counts do.
+LISTED_IDS = 500
 #: Up to so many versions, tasks are told apart by which of them they carry: eight kinds, one count each.
 MOST_VERSIONS = 3
 
@@ -71,11 +73,17 @@ class ReadBack:
         return sum(self._tasks.count([version, *group]) for group, _ in filters.exactly(task_ids, [version]))
 
     def absent(self, task_ids: Sequence[int]) -> Iterator[int]:
-        """See ``TaskSource.absent``."""
+        """See ``TaskSource.absent``: counts halves until few tasks are left to list."""
         for group, ids in filters.exactly(task_ids):
-            if self._tasks.count(group) != len(ids):
-                found = set(self._ids(group, ids[0], ids[-1]))
-                yield from (task for task in ids if task not in found)
+            found = self._tasks.count(group)
+            if found == 0:
+                yield from ids
+            elif found < len(ids) <= LISTED_IDS:
+                there = set(self._ids(group, ids[0], ids[-1]))
+                yield from (task for task in ids if task not in there)
+            elif found < len(ids):
+                yield from self.absent(ids[: len(ids) // 2])
+                yield from self.absent(ids[len(ids) // 2 :])
 
     def prediction_ids(self, model_version: str, first: int, last: int) -> Iterator[tuple[TaskId, tuple[int, ...]]]:
         """See ``PredictionSink.prediction_ids``."""
