@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -285,27 +286,39 @@ def test_a_refusal_before_anything_is_stored_leaves_the_chunks_predicted(scene: 
     assert scene.ledger.unsettled() == []
 
 
-@pytest.mark.parametrize("place", ["same round", "before"])
-def test_a_refusal_beside_a_doubt_leaves_the_batch_to_be_read_back(scene: Scene, project: Scripted, place: str) -> None:
+def test_a_refusal_beside_a_doubt_leaves_the_batch_to_be_read_back(
+    scene: Scene, project: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     together = threading.Barrier(2, timeout=PATIENCE)
-    doubted = threading.Event()
+    noted = threading.Event()
+    original = Sender._taken
+
+    def taken(sender: Sender, row: Prediction, *given: Any) -> None:
+        original(sender, row, *given)
+        if row.task_id == 1:
+            noted.set()
 
     def script(row: Prediction, _number: int) -> None:
+        if row.task_id in (1, 2):
+            together.wait()
         if row.task_id == 1:
-            together.wait()
-            doubted.set()
             raise cut()
-        if row.task_id == 2:
-            together.wait()
-            assert doubted.wait(PATIENCE)
+        assert noted.wait(PATIENCE)
         raise denied()
 
+    monkeypatch.setattr(Sender, "_taken", taken)
     project.before = script
-    if place == "before":
-        # The doubt alone ends a round, and the refusal comes in the next one.
-        together = threading.Barrier(1)
-        scene.project.late = [prediction(1)]
-        scene.project.late_reads = 1_000_000
+    with pytest.raises(PermanentError):
+        scene.importer(standing=HUGE).run()
+    assert scene.states() == ["sending"] * CHUNKS
+    assert len(scene.ledger.unsettled()) == 1
+
+
+def test_a_refusal_after_a_doubt_leaves_the_batch_to_be_read_back(scene: Scene, project: Scripted) -> None:
+    def script(_row: Prediction, _number: int) -> None:
+        raise denied() if project.rounds else cut()
+
+    project.before = script
     with pytest.raises(PermanentError):
         scene.importer(standing=HUGE).run()
     assert scene.states() == ["sending"] * CHUNKS
