@@ -17,7 +17,7 @@ from lsbatch.config.sources import nearest
 from lsbatch.errors import ConfigError, LsbatchError, RefusedError
 from lsbatch.label_config import LabelConfig
 from lsbatch.ports import MediaReader, Pipeline, PipelineContext
-from lsbatch.predictor import Predictor, raised
+from lsbatch.predictor import Predictor, printing_aside, raised
 from lsbatch.shipping import located, pack
 from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient
 from lsbatch_connectors.media import MediaOptions, UriMedia
@@ -80,7 +80,8 @@ def _class(name: str, found: object) -> type[Pipeline]:
 
 def _why_not(name: str, pipeline: type[Pipeline], label_config: LabelConfig) -> str | None:
     try:
-        return pipeline.why_not(label_config)
+        with printing_aside():
+            return pipeline.why_not(label_config)
     except (Exception, SystemExit) as error:  # somebody else's code
         raise ConfigError(f"pipeline.name: {name}: why_not() raised {raised(error)}", hint=CONTRACT) from error
 
@@ -93,7 +94,8 @@ def _installed(name: str) -> object:
             hint=f"There are {', '.join(sorted(known))}. Your own pipeline is named my_module:MyPipeline.",
         )
     try:
-        return known[name].load()
+        with printing_aside():
+            return known[name].load()
     except (Exception, SystemExit) as error:  # somebody else's package
         raise ConfigError(f"pipeline.name: {name}: cannot be imported: {raised(error)}") from error
 
@@ -103,7 +105,8 @@ def _import(name: str, folder: Path) -> object:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
-        found: object = importlib.import_module(module_name)
+        with printing_aside():
+            found: object = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # somebody else's module: anything may come
         raise ConfigError(
             f"pipeline.name: {name}: the module cannot be imported: {raised(error)}",
@@ -195,7 +198,8 @@ class PipelineSpec:
             model_dir=None if self.model_dir is None else located(self.model_dir),
         )
         try:
-            built = pipeline.build(context)
+            with printing_aside():
+                built = pipeline.build(context)
         except LsbatchError:
             raise
         except (Exception, SystemExit) as error:  # somebody else's code

@@ -6,8 +6,10 @@ import copy
 import importlib
 import logging
 import math
+import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from lsbatch.entities import DeadLetter, Outcome, Prediction, Stage, Task
 from lsbatch.label_config import LabelConfig
 from lsbatch.ports import Pipeline, TaskFailure, TaskResult
 
-__all__ = ["Predictor", "plain", "raised"]
+__all__ = ["Predictor", "plain", "printing_aside", "raised"]
 
 logger = logging.getLogger(__name__)
 CAUSE_LENGTH = 500
@@ -65,8 +67,9 @@ class Predictor:
         # results nor spoil the next attempt.
         copies = tuple(Task(task.id, copy.deepcopy(task.data)) for task in tasks)
         try:
-            returned: object = self.pipeline.predict(copies)
-            results = list(returned) if isinstance(returned, Iterable) else returned
+            with printing_aside():
+                returned: object = self.pipeline.predict(copies)
+                results = list(returned) if isinstance(returned, Iterable) else returned
         except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too
             logger.debug("the pipeline raised on %d tasks", len(tasks), exc_info=True)
             return f"the pipeline raised {raised(error)}"
@@ -93,6 +96,11 @@ class Predictor:
         if why:
             return _dead(task, "validate", f"the result does not fit the label config: {why}")
         return Prediction(task.id, regions, None if score is None else float(score), self.model_version)
+
+
+def printing_aside() -> AbstractContextManager[object]:
+    """Around somebody else's code: what it prints goes to stderr, since stdout is for data."""
+    return redirect_stdout(sys.stderr)
 
 
 def raised(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lsbatch.entities import AnnotatedTask, Annotation, ModelVersion, TaskId
 from lsbatch.errors import LsbatchError, PipelineError
 from lsbatch.ports import AnnotationSource, Evaluation, ModelStore, PipelineContext, Trainable, TrainingTask
-from lsbatch.predictor import raised
+from lsbatch.predictor import printing_aside, raised
 from lsbatch.progress import Progress
 
 __all__ = ["Choice", "RetrainOptions", "RetrainReport", "choose", "is_held_out", "retrain"]
@@ -122,7 +122,8 @@ def _fit(
     pipeline: type[Trainable], context: PipelineContext, tasks: Iterable[TrainingTask], folder: Path, name: str
 ) -> Evaluation:
     try:
-        evaluation: object = pipeline.fit(context, iter(tasks), folder)
+        with printing_aside():
+            evaluation: object = pipeline.fit(context, iter(tasks), folder)
     except LsbatchError:
         raise
     except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too

@@ -237,6 +237,16 @@ def test_ctrl_c_is_not_the_pipelines_failure() -> None:
         predictor(raising(KeyboardInterrupt())).predict_chunk(tasks(2))
 
 
+def test_what_a_pipeline_prints_is_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    def predict(given: Sequence[Task]) -> Iterator[dict[str, Any]]:
+        for task in given:
+            print(f"predicting {task.id}")  # noqa: T201 - as people do
+            yield good(task)
+
+    predictor(predict).predict_chunk(tasks(2))
+    assert capsys.readouterr() == ("", "predicting 1\npredicting 2\n")
+
+
 def test_no_tasks_ask_nothing() -> None:
     assert predictor(raising(AssertionError())).predict_chunk([]) == []
 
