@@ -110,7 +110,11 @@ def raised(error: BaseException) -> str:
     except Exception:  # somebody else's __str__
         words = type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
-    return f"{words} ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else words
+    if not frames:
+        return words
+    path = Path(frames[-1].filename)
+    # That it is an __init__.py says nothing without its folder.
+    return f"{words} ({path.parent.name + '/' if path.stem == '__init__' else ''}{path.name} line {frames[-1].lineno})"
 
 
 def _dead(task: Task, stage: Stage, cause: object) -> DeadLetter:
