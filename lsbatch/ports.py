@@ -88,6 +88,10 @@ class Pipeline(Protocol):
           the tasks are tried again in smaller groups, and a task alone that still has none is quarantined.
         - Results do not depend on which other tasks are in the call.
         - Raising spoils only the call: it is repeated in halves until the task at fault is alone.
+
+    It may also have a classmethod ``data_keys(label_config) -> Sequence[str]``: the keys of a task's data that its
+    predictions depend on, by which ``--select stale`` tells whether a task has changed. Without it, these are the keys
+    of the label config's controls.
     """
 
     model_version: str

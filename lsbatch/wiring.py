@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any, cast
 
 from lsbatch.budget import ErrorBudget
 from lsbatch.config import Loaded
+from lsbatch.config.chosen import chosen
 from lsbatch.entities import check_model_version
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import LabelConfig
 from lsbatch.operations.importing import ImportOptions
 from lsbatch.operations.retrain import RetrainOptions
 from lsbatch.operations.run_setup import RunOptions
+from lsbatch.operations.selecting import Resolved, resolve, selection_json
 from lsbatch.operations.sending import SendOptions
 from lsbatch.pipeline_spec import MediaSpec, PipelineSpec, choose_pipeline, load_pipeline
 from lsbatch.ports import ModelStore, Pipeline, PipelineContext, ProjectInfo, Selection, Trainable
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: Single creates side by side, on a server that is not seen to take one at a time.
 WRITERS = 3
+#: Ranges of ids read side by side, likewise.
+READERS = 2
 #: What a model depends on; noted in its manifest.
 LIBRARIES = ("lsbatch", "xgboost", "scikit-learn", "numpy", "pillow")
 
@@ -44,15 +48,6 @@ def server_key(url: str) -> str:
     if re.fullmatch(r"[a-z0-9.]+(:[0-9]+)?", address):
         return readable
     return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Which tasks a run takes."""
-
-    selection: Selection
-    replace: bool
-    notes: tuple[str, ...]
 
 
 class Bench:
@@ -259,25 +254,59 @@ class Bench:
 
     # -------------------------------------------------------------------------------------------- options of the verbs
 
-    @property
+    @cached_property
     def selection(self) -> Selection:
-        """The configured selection, whatever predictions there are."""
-        options = self.config.selection
-        return Selection(untouched_only=options.untouched_only, limit=options.limit)
+        """The configured selection, whatever predictions there are.
+
+        Raises:
+            ConfigError: a file that it names cannot be read, or holds something else.
+        """
+        return chosen(self.config.selection, now=datetime.now(UTC))
 
     @property
     def readers(self) -> int:
         """Ranges of task ids that are read side by side."""
-        return 1
+        return self.config.export.readers or (1 if self.info.one_writer else READERS)
 
     def resolved_selection(self, model_version: str) -> Resolved:
-        """Which tasks a run of this version takes."""
-        return Resolved(replace(self.selection, without_version=model_version), False, ())
+        """Which tasks a run of this version takes.
+
+        Raises:
+            ConfigError: as ``selection``, and as ``lsbatch.operations.selecting.resolve``.
+        """
+        return resolve(
+            self.config.selection.select,
+            self.selection,
+            version=model_version,
+            runs_folder=self.runs,
+            source=self.project,
+            label_config_hash=self.label_config.hash,
+            data_keys=self.data_keys,
+        )
+
+    @property
+    def data_keys(self) -> tuple[str, ...]:
+        """Keys of the tasks' data that the pipeline reads: as it says, else those of the label config's controls.
+
+        Raises:
+            ConfigError: the pipeline's own method fails.
+        """
+        own = getattr(self.pipeline_class, "data_keys", None)
+        if own is None:
+            return tuple(control.data_key for control in self.label_config.controls if control.data_key)
+        try:
+            return tuple(str(key) for key in own(self.label_config))
+        except Exception as error:  # somebody else's code
+            raise ConfigError(
+                f"pipeline {self.pipeline_name}: data_keys() failed: {type(error).__name__}: {error}"
+            ) from error
 
     @property
     def selection_settings(self) -> dict[str, Any]:
-        """The selection as it decides whether a run can be continued."""
-        return asdict(self.selection)
+        """The selection as it decides whether a run can be continued: an age such as 7d stays what it is."""
+        choice = self.config.selection
+        times = {"created_since": choice.since, "created_until": choice.until}
+        return {"select": choice.select, **selection_json(self.selection), **times}
 
     @property
     def import_options(self) -> ImportOptions:
@@ -310,6 +339,7 @@ class Bench:
             readers=self.readers,
             dry_run=dry_run,
             activate=self.config.import_.activate,
+            repair_counters=self.config.import_.repair_counters == "auto",
             budget=ErrorBudget.parse(self.config.run.max_failures),
             importing=self.import_options,
         )

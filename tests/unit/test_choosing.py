@@ -33,9 +33,7 @@ def both(*items: Any, conjunction: str = "and") -> Any:
     [
         both(item()),
         both(item("data.text", "contains", "String", "soup"), item(), conjunction="or"),
-        both(
-            item("created_at", "in", "Datetime", {"min": TIME, "max": TIME})
-        ),
+        both(item("created_at", "in", "Datetime", {"min": TIME, "max": TIME})),
         both(item(child_filter=item("data.text", "regex", "String", "a+"))),
         both(item("id", "in_list", "Number", [1, 2]), item("data.x", "empty", "Unknown", True)),
         both(item("predictions_model_versions", "not_contains", "List", ["v1"])),
