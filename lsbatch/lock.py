@@ -44,7 +44,8 @@ def hold(folder: Path, model_version: str, *, wait_seconds: float, stop: Stop) -
     with disk_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
-    deadline = time.monotonic() + wait_seconds
+    # At least one more attempt: whoever only asks whether it is held holds it for a moment.
+    deadline = time.monotonic() + max(wait_seconds, POLL_SECONDS)
     while not _acquired(lock, path):
         if time.monotonic() >= deadline:
             raise LockedError(
@@ -75,11 +76,11 @@ def is_held(folder: Path, model_version: str) -> bool:
 
 
 def _acquired(lock: BaseFileLock, path: Path) -> bool:
-    try:
-        with disk_errors(path):
+    with disk_errors(path):
+        try:
             lock.acquire(timeout=0)
-    except Timeout:
-        return False
+        except Timeout:  # an OSError, too
+            return False
     return True
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lsbatch.errors import ExitCode
+from lsbatch.run_states import RUNNING
 
 __all__ = ["AuditProof", "RunReport"]
 
@@ -52,12 +53,13 @@ class RunReport:
         stale_counters: tasks whose number of predictions Label Studio shows wrong, after what could be repaired was.
         seconds: by stage; ``import`` is what came after the last task was predicted.
         error: what ended the run, in words.
+        error_code: what the process ended with then; None when no error ended the run.
     """
 
     run: str
     project: int
     model_version: str
-    state: str = "running"
+    state: str = RUNNING
     dry_run: bool = False
     selected: int = 0
     predicted: int = 0
@@ -73,6 +75,7 @@ class RunReport:
     activated: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    error_code: ExitCode | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -86,6 +89,8 @@ class RunReport:
     @property
     def exit_code(self) -> ExitCode:
         """What the process should end with."""
+        if self.error_code is not None:
+            return self.error_code
         if self.audit is not None and not self.audit.passed:
             return ExitCode.AUDIT_FAILED
         if self.quarantined > self.allowed:
@@ -93,12 +98,13 @@ class RunReport:
         return ExitCode.QUARANTINED if self.quarantined else ExitCode.DONE
 
     def to_json(self) -> dict[str, Any]:
-        """The report in JSON's types; ``confirmed`` is what was read back."""
+        """The report in JSON's types; ``confirmed`` is what was read back, ``exit_code`` null while the run goes."""
         value = asdict(self)
         value["confirmed"] = None if self.audit is None else self.audit.confirmed
         if self.audit is not None:
             value["audit"]["passed"] = self.audit.passed
-        value["exit_code"] = int(self.exit_code)
+        del value["error_code"]
+        value["exit_code"] = None if self.state == RUNNING else int(self.exit_code)
         return value
 
     def rows(self) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,8 +31,15 @@ class _JsonLines(logging.Formatter):
 
 
 class _Log(logging.FileHandler):
+    """A log that a full disk cuts short: that is told of by what must be written, not by the log."""
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Nothing: a full disk is told of by what must be written, not by the log."""
+        """See ``logging.Handler``."""
+
+    def close(self) -> None:
+        """See ``logging.Handler``; what could not be written is given up."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lsbatch.errors import BudgetError, LsbatchError, StoppedError
+from lsbatch.errors import BudgetError, ExitCode, LsbatchError, StoppedError
 from lsbatch.operations.importing import Importer
 from lsbatch.operations.run_setup import RunSetup
 from lsbatch.report import RunReport
@@ -89,7 +89,7 @@ def recorded(setup: RunSetup, report: RunReport, importer: Importer) -> Iterator
     try:
         yield recording
     except BaseException as error:
-        report.state, report.error = _state(error), str(error)
+        report.state, report.error, report.error_code = _state(error), str(error), _code(error)
         try:
             _write_all(recording)
         except LsbatchError as second:
@@ -112,3 +112,9 @@ def _state(error: BaseException) -> str:
     if isinstance(error, BudgetError):
         return OVER_BUDGET
     return FAILED if isinstance(error, LsbatchError) else INTERRUPTED
+
+
+def _code(error: BaseException) -> ExitCode:
+    """What the process will end with; an error that ends it at once may say so, too."""
+    otherwise = ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
+    return ExitCode(getattr(error, "exit_code", otherwise))
