@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from lsbatch.cli.options import Call, setting, shared_command
+from lsbatch.cli.options import SELECTION_SETTINGS, Call, setting, shared_command
 from lsbatch.cli.output import print_json
 
 
 @shared_command("export", short_help="Write a project's tasks to Parquet or JSON lines.")
-@setting("project", "untouched_only", "limit")
+@setting("project", *SELECTION_SETTINGS, "max_rps")
 @click.option(
     "--out",
     required=True,
@@ -27,10 +27,15 @@ def command(call: Call, *, out: str) -> None:
       lsbatch export --project 3 --out tasks.parquet
     """
     from lsbatch.operations.export import export
+    from lsbatch.operations.selecting import known_ids
 
     bench = call.bench()
     target = sys.stdout if out == "-" else Path(out)
-    tasks = export(bench.project, bench.selection, target, call.progress)
+    progress = call.progress
+    selection, notes = known_ids(bench.project, bench.selection)
+    for note in notes:
+        progress.say(note)
+    tasks = export(bench.project, selection, target, progress, readers=bench.readers)
     if out == "-":
         return
     if call.json:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from lsbatch.chunks import ChunkSizer, rechunk
 from lsbatch.entities import Task
 from lsbatch.errors import ConfigError
-from lsbatch.ports import Selection, TaskSource
+from lsbatch.operations.reading import in_order
+from lsbatch.ports import Selection, TaskPage, TaskSource
 from lsbatch.progress import Progress
 from lsbatch.run_dir import TASKS, disk_errors, tasks_table
 
@@ -29,7 +30,9 @@ GROUP_TASKS = 2_000
 Writer = Callable[[Sequence[Task]], None]
 
 
-def export(source: TaskSource, selection: Selection, out: Path | TextIO, progress: Progress) -> int:
+def export(
+    source: TaskSource, selection: Selection, out: Path | TextIO, progress: Progress, *, readers: int = 1
+) -> int:
     """Write the selected tasks, ids ascending, and return how many.
 
     Args:
@@ -38,23 +41,37 @@ def export(source: TaskSource, selection: Selection, out: Path | TextIO, progres
         out: a ``.parquet`` file (columns ``id`` and ``data``, JSON text), a ``.jsonl`` file (``{"id", "data"}`` a
             line), a folder that gets ``tasks-00000.parquet`` and so on, or an open text stream that gets JSON lines.
         progress: told of every task.
+        readers: ranges of ids that are read side by side; with a limit, one.
 
-    Files appear whole or not at all. Files of an earlier export of the same name are replaced.
+    Files appear whole or not at all. Files of an earlier export of the same name are replaced. Tasks that are added
+    meanwhile need not be in it.
 
     Raises:
         ConfigError: another ending, a folder with something else in it, or a disk that is full or read-only.
         TransientError: the source did not answer, or not completely.
     """
     written = 0
-    pages = source.pages(selection)
-    first = next(pages, None)
-    tasks = (page.tasks for page in chain([first] if first else [], pages))
-    with _writer(out) as write, progress.stage("export", first.remaining if first else 0) as meter:
+    with ExitStack() as stack:
+        write = stack.enter_context(_writer(out))
+        ranges = _ranges(source, selection, readers)
+        folder = out.parent if isinstance(out, Path) and len(ranges) > 1 else None
+        pages = stack.enter_context(in_order(ranges, folder))
+        first = next(pages, None)
+        # The ranges are about equal.
+        coming = first.remaining * len(ranges) if first else 0
+        meter = stack.enter_context(progress.stage("export", coming))
+        tasks = (page.tasks for page in chain([first] if first else [], pages))
         for group in rechunk(tasks, ChunkSizer(GROUP_TASKS), weigh=lambda task: len(str(task.data))):
             write(group)
             meter.advance(len(group))
             written += len(group)
     return written
+
+
+def _ranges(source: TaskSource, selection: Selection, readers: int) -> list[Iterator[TaskPage]]:
+    if readers == 1 or selection.limit is not None:
+        return [source.pages(selection)]
+    return [source.pages(selection, after=first - 1, last=last) for first, last in source.split(selection, readers)]
 
 
 def _writer(out: Path | TextIO) -> AbstractContextManager[Writer]:
