@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -136,10 +136,9 @@ class FsspecModelStore(ModelStore):
             if not folder.exists():
                 self._copy(version, files, folder)
         for relative, expected in files.items():
-            path = folder / relative
-            if not path.is_file() or _fingerprint(path) != expected:
+            if why := _why_unusable(folder / relative, expected):
                 raise ConfigError(
-                    f"model {version}: {path} is missing or damaged (its SHA-256 differs)",
+                    f"model {version}: {folder / relative} {why}",
                     hint="Train again with lsbatch retrain, or choose another version with --model-version.",
                 )
         return folder
@@ -164,6 +163,8 @@ class FsspecModelStore(ModelStore):
             manifest = json.loads(self._fs.cat_file(path))
             if not isinstance(manifest["files"], dict):
                 raise TypeError("'files' is no mapping")
+            if outside := [name for name in manifest["files"] if not _is_inside(name)]:
+                raise ValueError(f"{outside[0]!r} is not below the version's folder")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"the manifest of model {version} is damaged: {error}") from error
         return dict(manifest)
@@ -171,6 +172,21 @@ class FsspecModelStore(ModelStore):
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _why_unusable(path: Path, expected: str) -> str:
+    """Why a version's file cannot be used, or an empty text."""
+    try:
+        return "" if _fingerprint(path) == expected else "is damaged: its SHA-256 is not that of the manifest"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
 
 
 def _fingerprint(path: Path) -> str:

@@ -58,7 +58,21 @@ def test_a_damaged_file_is_never_used(tmp_path: Path, model: Path) -> None:
     store = FsspecModelStore(str(tmp_path / "models"), cache_dir=tmp_path / "cache")
     name = store.publish("digits", model, {}).name
     (tmp_path / "models" / name / "model.ubj").write_bytes(b"other")
-    with pytest.raises(ConfigError, match=r"model\.ubj is missing or damaged"):
+    with pytest.raises(ConfigError, match=r"model\.ubj is damaged"):
+        store.fetch(name)
+    (tmp_path / "models" / name / "model.ubj").unlink()
+    with pytest.raises(ConfigError, match=r"model\.ubj is missing"):
+        store.fetch(name)
+
+
+@pytest.mark.parametrize("outside", ["../elsewhere/file", "/etc/passwd", "parts/../../../file"])
+def test_a_manifest_cannot_name_files_elsewhere(outside: str, tmp_path: Path, model: Path) -> None:
+    store = FsspecModelStore(str(tmp_path / "models"), cache_dir=tmp_path / "cache")
+    name = store.publish("digits", model, {}).name
+    manifest = tmp_path / "models" / name / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "files": {outside: "0" * 64}}))
+    with pytest.raises(ConfigError, match="is not below the version's folder"):
         store.fetch(name)
 
 
