@@ -190,8 +190,9 @@ class RunDir:
         """
         manifest = self.manifest()
         if manifest.get("operation") != "predict":
+            command = {"repair": "audit --repair"}.get(str(manifest.get("operation")), manifest.get("operation"))
             raise ConfigError(
-                f"run {self.id} is one of lsbatch {manifest.get('operation')}",
+                f"run {self.id} is one of lsbatch {command}",
                 hint="Give the command that started it again; what the server holds already is left out.",
             )
         paths = {"project": "project", "origin": "pipeline.name", "params": "pipeline.params"}

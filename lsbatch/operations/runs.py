@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,19 +74,23 @@ def run_state(run: RunDir) -> str:
     return str(run_report(run).get("state", RUNNING))
 
 
-def find_run(folder: Path, name: str) -> RunDir:
-    """The run of this id.
+def find_run(folders: Iterable[Path], name: str) -> RunDir:
+    """The run of this id in one of these folders of runs.
 
     Raises:
         ConfigError: there is none; names the nearest.
     """
-    run = RunDir(folder / name)
-    if name and run.path.parent == folder and run.exists():
-        return run
-    known = [other.id for other in runs(folder)]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
+    known = []
+    for folder in folders:
+        for run in runs(folder):
+            if run.id == name:
+                return run
+            known.append(run.id)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known, reverse=True)[:3]
     there = f"there are {', '.join(near)}" if near else "there are none yet"
-    raise ConfigError(f"no run {name!r} in {folder}: {there}", hint="lsbatch runs lists them.")
+    raise ConfigError(
+        f"no run {name!r}: {there}", hint="lsbatch runs lists those of the configured project, server and state folder."
+    )
 
 
 def unfinished(folder: Path, manifest: Mapping[str, Any]) -> RunDir | None:

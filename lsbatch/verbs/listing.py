@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lsbatch.config import Loaded
-from lsbatch.errors import ConfigError
 from lsbatch.lock import is_held
 from lsbatch.operations.runs import find_run, prune, run_report, run_state, runs
 from lsbatch.run_dir import RunDir
@@ -40,13 +39,8 @@ def located_run(loaded: Loaded, name: str) -> tuple[Path, RunDir]:
     Raises:
         ConfigError: there is none; names the nearest.
     """
-    folders = _project_folders(loaded)
-    for folder in folders:
-        if any(run.id == name for run in runs(folder / "runs")):
-            return folder, find_run(folder / "runs", name)
-    if len(folders) == 1:
-        find_run(folders[0] / "runs", name)
-    raise ConfigError(f"no run {name!r} below {loaded.state_dir}", hint="lsbatch runs list shows those that there are.")
+    run = find_run((folder / "runs" for folder in _project_folders(loaded)), name)
+    return run.path.parent.parent, run
 
 
 def describe(folder: Path, run: RunDir) -> dict[str, Any]:
