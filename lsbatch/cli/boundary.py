@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
+import select
 import signal
 import sys
 import tempfile
@@ -12,8 +14,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -62,15 +64,16 @@ def boundary(secrets: Sequence[str] = ()) -> Iterator[None]:
     except Terminated as end:
         _say("Terminated.", "What is done is kept: the same command continues.", ())
         sys.exit(int(end.exit_code))
-    except BrokenPipeError:
-        # The reader of stdout went away; without this the interpreter complains once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(int(ExitCode.BUG))
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
-        report = _report(error, secrets)
-        _say(f"Error: this is a bug in lsbatch: {type(error).__name__}: {error}", f"Details are in {report}", secrets)
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            _end_as_a_pipe_does()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # What lsbatch writes itself has an error of its own; this is where stdout goes.
+            _say(f"Error: the result cannot be written: {error}", "Make room, and give the same command again.", ())
+            sys.exit(int(ExitCode.USAGE))
+        _say(f"Error: this is a bug in lsbatch: {type(error).__name__}: {error}", _report(error, secrets), secrets)
         sys.exit(int(ExitCode.BUG))
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -88,15 +91,32 @@ def _say(message: str, hint: str, secrets: Sequence[str]) -> None:
         click.echo(_masked(hint, secrets), err=True)
 
 
-def _report(error: Exception, secrets: Sequence[str]) -> Path:
-    """Write versions and the traceback to a file of its own."""
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more; a connection or a worker's pipe may break too, which is another matter."""
+    watched = select.poll()
+    watched.register(1, 0)
+    return bool(watched.poll(0))
+
+
+def _end_as_a_pipe_does() -> NoReturn:
+    """As any other program whose reader went away: by SIGPIPE, without a word."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+    raise AssertionError("SIGPIPE did not end the process")
+
+
+def _report(error: Exception, secrets: Sequence[str]) -> str:
+    """Write versions and the traceback to a file of its own; says where."""
     lines = [
         f"lsbatch {metadata.version('lsbatch')}, Python {platform.python_version()}, {platform.platform()}",
         *(f"{name} {metadata.version(name)}" for name in ("label-studio-sdk", "dask", "pyarrow", "click")),
         "",
         *traceback.format_exception(error),
     ]
-    handle, name = tempfile.mkstemp(prefix="lsbatch-error-", suffix=".txt")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(_masked("\n".join(lines), secrets))
-    return Path(name)
+    try:
+        handle, name = tempfile.mkstemp(prefix="lsbatch-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(_masked("\n".join(lines), secrets))
+    except OSError as fault:
+        return f"Details cannot be written: {fault.strerror or fault}"
+    return f"Details are in {name}"

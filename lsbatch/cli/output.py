@@ -35,11 +35,12 @@ class TerminalProgress:
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Meter]:
         """See ``Progress.stage``."""
-        silent = self._quiet or not sys.stderr.isatty()
+        # Where stderr is closed, there is none.
+        silent = self._quiet or sys.stderr is None or not sys.stderr.isatty()
         bar = tqdm(
             total=total,
             desc=f"{name:<11}",
-            unit="task",
+            unit=" tasks",
             disable=silent,
             file=sys.stderr,
             leave=True,
@@ -59,7 +60,13 @@ class TerminalProgress:
     def say(self, message: str) -> None:
         """See ``Progress.say``."""
         if not self._quiet:
-            tqdm.write(message, file=sys.stderr)
+            _write(message)
+
+
+def _write(line: str) -> None:
+    # tqdm takes None for stdout, which is for data.
+    if sys.stderr is not None:
+        tqdm.write(line, file=sys.stderr)
 
 
 class _Bar:
@@ -75,7 +82,7 @@ class _Handler(logging.Handler):
     """Log lines that do not tear a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        _write(self.format(record))
 
 
 def configure_logging(verbosity: int) -> None:
