@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -87,6 +88,7 @@ class _Handler(logging.Handler):
 
 def configure_logging(verbosity: int) -> None:
     """Log to stderr: warnings, with 1 also information, with 2 everything of ours; -1 only errors."""
+    _never_fail_on_a_letter()
     level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = _Handler()
     # On the handler too: the log of a run lowers the level of the loggers.
@@ -99,6 +101,13 @@ def configure_logging(verbosity: int) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+def _never_fail_on_a_letter() -> None:
+    """Whatever the locale says: data is UTF-8, and a terminal shows an escape for what it has no letter for."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def end_with(call: Call, report: RunReport) -> NoReturn:
