@@ -30,7 +30,11 @@ def command(call: Call, *, force: bool, as_text: bool) -> None:
     path = Path("pipeline.yaml")
     if path.exists() and not force:
         raise ConfigError("pipeline.yaml is there already", hint="Edit it, or replace it with lsbatch init --force.")
-    write_bytes(path, render_example().encode())
+    try:
+        write_bytes(path, render_example().encode())
+    except ConfigError as error:
+        hint = "Go to a folder that you may write in, or use lsbatch init --print."
+        raise ConfigError(error.message, hint=hint) from error
     if call.json:
         print_json({"file": str(path)})
     else:

@@ -13,6 +13,7 @@ import click
 
 from lsbatch.cli.boundary import boundary
 from lsbatch.cli.output import TerminalProgress, configure_logging
+from lsbatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from lsbatch.config import Loaded
@@ -169,7 +170,7 @@ class Call:
             self.config_file,
             environ=os.environ,
             flags=flags,
-            cwd=Path.cwd(),
+            cwd=_working_directory(),
             flag_names={key: flag for flag, key, _ in SETTINGS.values()},
         )
         if loaded.config.label_studio.api_key is not None:
@@ -224,6 +225,13 @@ def shared_command(
         return decorate(run)
 
     return wrap
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the working directory does not exist any more", hint="Go to one that does.") from None
 
 
 def _secrets() -> list[str]:
