@@ -163,3 +163,6 @@ class _Tasks:
                     continue
                 self.used.append((entry.task.id, annotation.id, annotation.updated_at))
                 yield TrainingTask(entry.task, annotation.result, is_held_out(entry.task.id, self._options.holdout))
+        # What comes now has no bar: the pipeline alone knows how far it is.
+        if self.used:
+            self._progress.say(f"training {self._options.pipeline} from {len(self.used):,} annotated tasks")
