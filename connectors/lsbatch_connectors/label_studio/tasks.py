@@ -124,8 +124,9 @@ class TaskList:
                 return
             # The ids that these rows were found in: all of the window when it is exhausted.
             end = until if whole and until is not None else int(rows[-1]["id"])
+            start = after if span is not None else int(rows[0]["id"]) - 1
             # After a hole, or where all that was counted has come, only a count of all that follows tells.
-            span = max(1, int(WINDOW * size.tasks * (end - after) / len(rows))) if rows and left > 0 else None
+            span = max(1, int(WINDOW * size.tasks * (end - start) / len(rows))) if rows and left > 0 else None
             after = end
 
     def count(self, items: Sequence[filters.Filter]) -> int:
