@@ -90,7 +90,7 @@ def demo(folder: Path, progress: Progress) -> Iterator[DemoReport]:
     _clear(folder)
     seconds: dict[str, float] = {}
     began = time.perf_counter()
-    progress.say("starting Label Studio")
+    progress.say("starting Label Studio, which makes its database first: about half a minute")
     with start(folder / "label-studio") as server:
         seconds["start Label Studio"] = time.perf_counter() - began
         client = LabelStudioClient(ConnectionOptions(server.url, server.token))

@@ -59,10 +59,10 @@ def boundary(secrets: Sequence[str] = ()) -> Iterator[None]:
         _say(str(error) if isinstance(error, StoppedError) else f"Error: {error}", error.hint, secrets)
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
-        _say("Interrupted.", "What is done is kept: the same command continues.", ())
+        _say("Interrupted.", "Nothing is lost: give the same command again.", ())
         sys.exit(int(ExitCode.INTERRUPTED))
     except Terminated as end:
-        _say("Terminated.", "What is done is kept: the same command continues.", ())
+        _say("Terminated.", "Nothing is lost: give the same command again.", ())
         sys.exit(int(end.exit_code))
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise

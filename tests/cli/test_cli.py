@@ -437,7 +437,7 @@ def test_signals_have_codes_of_their_own(number: signal.Signals, code: int, word
         process.kill()
         process.communicate()
     assert process.returncode == code
-    assert errors == f"{word}\nWhat is done is kept: the same command continues.\n"
+    assert errors == f"{word}\nNothing is lost: give the same command again.\n"
 
 
 # ------------------------------------------------------------------------------------------------ completion
