@@ -177,7 +177,7 @@ class _Words:
         try:
             vocabulary = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
             return cls(vocabulary, np.load(folder / IDF, allow_pickle=False))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, EOFError, ValueError, TypeError) as error:
             raise damaged(folder, error) from error
 
 
