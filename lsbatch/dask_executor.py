@@ -1,40 +1,46 @@
 """Runs chunks on a Dask cluster with few of them in flight: the local one of processes, or one that is there already.
 
 Dask owns no state: a worker that is killed, runs out of memory or hangs takes only its chunks; they are run again, in
-halves, until the task at fault is alone.
+parts, until the task at fault is alone.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import time
-import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import dask
 import pyarrow as pa
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, wait
+from distributed.comm.addressing import get_address_host
 from distributed.comm.core import CommClosedError
 
 from lsbatch.entities import DeadLetter, TaskId
-from lsbatch.errors import TransientError
+from lsbatch.errors import ConfigError, TransientError
 from lsbatch.executor import ChunkResult, PredictorFactory, predict_table
 from lsbatch.run_dir import PREDICTIONS
-from lsbatch.shipping import arrived
+from lsbatch.shipping import unpack
 
 __all__ = ["DaskExecutor", "DaskOptions", "open_dask"]
 
 logger = logging.getLogger(__name__)
+#: What is raised when the scheduler is gone.
+LOST = (CancelledError, CommClosedError, OSError)
 #: How often workers are looked at while nothing is done.
 POLL_SECONDS = 2.0
 #: Longest wait for a hanging worker to be replaced.
 RESTART_SECONDS = 30.0
+#: Longest wait for the result of a chunk that is done; its worker may die with it, and then it is computed again.
+RESULT_SECONDS = 60.0
+#: Parts of a chunk that killed its worker. Each death costs the start of a process, so that halves would be dear.
+PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,16 @@ class DaskOptions:
 
 @dataclass
 class _Piece:
-    """A chunk, or a part of one that killed a worker."""
+    """A chunk, or a part of one that killed a worker.
+
+    Attributes:
+        alone: nothing else is on the cluster while it runs.
+    """
 
     chunk: int
     offset: int
     table: pa.Table
+    alone: bool = False
 
 
 @dataclass
@@ -98,23 +109,21 @@ class DaskExecutor:
         self._attempts = itertools.count()
         self._pending: dict[Future, _Piece] = {}
         self._parts: dict[int, _Parts] = {}
-        self._suspects: list[_Piece] = []
+        self._suspects: deque[_Piece] = deque()
         self._busy: dict[str, tuple[frozenset[str], float]] = {}
         self._looked_at = time.monotonic()
         self._empty_since: float | None = None
         self._hung: set[str] = set()
 
     def run(self, chunks: Iterable[tuple[int, pa.Table]]) -> Iterator[ChunkResult]:
-        """See ``Executor.run``. A chunk that kills its worker is halved until the task at fault is alone."""
+        """See ``Executor.run``. A chunk that kills its worker is divided until the task at fault is alone."""
         waiting = iter(chunks)
         exhausted = False
         try:
             while True:
-                # A task is found guilty of killing its worker only when it ran alone.
+                # Alone, so that whatever kills a worker then is surely to blame for it.
                 if self._suspects and not self._pending:
-                    self._submit(self._suspects.pop())
-                    yield from self._take(self._finished()[0], alone=True)
-                    continue
+                    self._submit(self._suspects.popleft())
                 while not exhausted and not self._suspects and len(self._pending) < self._room():
                     chunk = next(waiting, None)
                     if chunk is None:
@@ -123,8 +132,6 @@ class DaskExecutor:
                     self._parts[chunk[0]] = _Parts(chunk[1].num_rows)
                     self._submit(_Piece(chunk[0], 0, chunk[1]))
                 if not self._pending:
-                    if self._suspects:
-                        continue
                     return
                 for future in self._finished():
                     yield from self._take(future)
@@ -136,11 +143,25 @@ class DaskExecutor:
         return max(1, len(self._workers())) * self._options.in_flight
 
     def _workers(self) -> dict[str, object]:
-        return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+        with self._reached():
+            return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Ask the scheduler something.
+
+        Raises:
+            TransientError: it is gone.
+        """
+        try:
+            yield
+        except LOST as error:
+            raise self._lost() from error
 
     def _submit(self, piece: _Piece) -> None:
         key = f"{self._run}-chunk{piece.chunk}-{piece.offset}-{next(self._attempts)}"
-        future = self._client.submit(predict_table, self._factory, piece.table, key=key, pure=False)
+        with self._reached():
+            future = self._client.submit(predict_table, self._factory, piece.table, key=key, pure=False)
         self._pending[future] = piece
 
     def _finished(self) -> list[Future]:
@@ -154,9 +175,11 @@ class DaskExecutor:
                 # wait() asks the current client, and ours is not the process's default.
                 with self._client.as_current():
                     done = wait(list(self._pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
+                # One whose result died with its worker is computed again.
+                done = {future for future in done if future.status != "lost"}
             except TimeoutError:
                 done = set()
-            except (CancelledError, CommClosedError, OSError) as error:
+            except LOST as error:
                 raise self._lost() from error
             if time.monotonic() - self._looked_at >= POLL_SECONDS:
                 self._look()
@@ -175,7 +198,8 @@ class DaskExecutor:
                 hint="Start workers, or use a local cluster with --workers N; then run the same command again.",
             )
         ours = {str(future.key) for future in self._pending}
-        processing: Mapping[str, Iterable[str]] = self._client.processing()
+        with self._reached():
+            processing: Mapping[str, Iterable[str]] = self._client.processing()
         busy = {worker: ours.intersection(map(str, keys)) for worker, keys in processing.items()}
         for worker, keys in busy.items():
             before, since = self._busy.get(worker, (frozenset(), now))
@@ -190,30 +214,32 @@ class DaskExecutor:
         logger.error("worker %s has finished nothing for %.0f s; restarting it", worker, self._options.chunk_seconds)
         self._hung |= keys
         del self._busy[worker]
-        self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
+        with self._reached():
+            self._client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
 
     def _lost(self) -> TransientError:
         return TransientError(
             "the connection to the Dask scheduler was lost", hint="What is done is kept: run the same command again."
         )
 
-    def _take(self, future: Future, *, alone: bool = False) -> Iterator[ChunkResult]:
+    def _take(self, future: Future) -> Iterator[ChunkResult]:
         piece = self._pending.pop(future)
         try:
-            predictions, letters, seconds = future.result()
+            predictions, letters, seconds = future.result(timeout=RESULT_SECONDS)
         except KilledWorker:
-            if piece.table.num_rows > 1:
-                self._halve(piece)
-                return
-            if not alone:
-                self._suspects.append(piece)
+            if piece.table.num_rows > 1 or not piece.alone:
+                self._suspect(piece)
                 return
             predictions, seconds = PREDICTIONS.empty_table(), 0.0
             letters = (self._guilty(piece, str(future.key)),)
-        except (CancelledError, CommClosedError) as error:
-            raise self._lost() from error
-        finally:
-            future.release()
+        except LOST as error:
+            if future.status == "error":
+                raise
+            if not isinstance(error, TimeoutError):
+                raise self._lost() from error
+            self._pending[future] = piece
+            return
+        future.release()
         parts = self._parts[piece.chunk]
         parts.done += piece.table.num_rows
         parts.seconds += seconds
@@ -232,12 +258,14 @@ class DaskExecutor:
         logger.error("task %d: %s", task, cause)
         return DeadLetter(task, "predict", cause)
 
-    def _halve(self, piece: _Piece) -> None:
+    def _suspect(self, piece: _Piece) -> None:
+        """Try the tasks of a piece again, in parts, once nothing else runs: others on its worker are suspected too."""
         rows = piece.table.num_rows
-        logger.warning("chunk %d: %d tasks killed their worker; trying them in halves", piece.chunk, rows)
-        middle = rows // 2
-        self._submit(_Piece(piece.chunk, piece.offset, piece.table.slice(0, middle)))
-        self._submit(_Piece(piece.chunk, piece.offset + middle, piece.table.slice(middle)))
+        logger.warning("chunk %d: a worker died with %d of its tasks; trying them again alone", piece.chunk, rows)
+        size = -(-rows // PARTS)
+        for start in range(0, rows, size):
+            part = piece.table.slice(start, size)
+            self._suspects.append(_Piece(piece.chunk, piece.offset + start, part, alone=True))
 
 
 @contextmanager
@@ -247,10 +275,18 @@ def open_dask(
     """Connect to the cluster, or start a local one of processes; closed at the end, but for one that was there before.
 
     Raises:
+        ConfigError: the scheduler's address is none.
         TransientError: no scheduler at the address, or no worker within ``worker_seconds``.
     """
     connect = f"{min(10.0, options.worker_seconds)}s"
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.comm.timeouts.connect": connect}):
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.comm.timeouts.connect": connect,
+        # A worker that died is started again by its nanny. LocalCluster would close the nanny, for good, when it finds
+        # the worker dead this long after a death: because it starts slowly, or has just died again.
+        "distributed.deploy.lost-worker-timeout": "1000 days",
+    }
+    with dask.config.set(settings):
         if options.scheduler is None:
             cluster = LocalCluster(
                 n_workers=options.workers,
@@ -265,9 +301,9 @@ def open_dask(
         else:
             cluster = None
         try:
-            with _connect(options, cluster) as client:
+            with _connect(options, cluster) as client, ExitStack() as stack:
                 if cluster is None:
-                    _ship(client, factory)
+                    stack.enter_context(_shipped(client, factory, run))
                 if client.dashboard_link and (cluster is None or options.dashboard_address):
                     say(f"Dask dashboard: {client.dashboard_link}")
                 yield DaskExecutor(client, factory, run, options)
@@ -278,9 +314,11 @@ def open_dask(
 
 @contextmanager
 def _connect(options: DaskOptions, cluster: LocalCluster | None) -> Iterator[Client]:
+    if options.scheduler is not None:
+        _check_address(options.scheduler)
     try:
         client = Client(cluster if cluster is not None else options.scheduler, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except OSError as error:
         raise TransientError(
             f"no Dask scheduler at {options.scheduler}: {error}", hint="Check dask.scheduler (--scheduler)."
         ) from error
@@ -295,28 +333,46 @@ def _connect(options: DaskOptions, cluster: LocalCluster | None) -> Iterator[Cli
         yield client
 
 
+def _check_address(address: str) -> None:
+    """Return if Dask can make something of it; a client that cannot leaves a traceback behind."""
+    try:
+        get_address_host(address)
+    except ValueError as error:
+        raise ConfigError(
+            f"dask.scheduler: {error}", hint="Give the address that the scheduler shows, such as tcp://host:8786."
+        ) from error
+
+
 class _Courier(WorkerPlugin):  # type: ignore[misc]
     """Unpacks a folder of the driver's on every worker, also on those that come later.
 
     Args:
+        run: name of the run.
         folder: absolute path on the driver's machine.
-        archive: what it holds, zipped.
+        archive: what it holds, packed.
     """
 
-    def __init__(self, folder: str, archive: bytes) -> None:
-        self.name = f"lsbatch-{folder}"
-        self._folder = folder
-        self._archive = archive
+    def __init__(self, run: str, folder: str, archive: bytes) -> None:
+        self.name = f"lsbatch-{run}-{folder}"
+        self.folder = folder
+        self.archive = archive
 
     def setup(self, worker: Worker) -> None:
         """See ``WorkerPlugin``."""
-        place = Path(worker.local_directory) / "lsbatch" / self._folder.strip("/").replace("/", "-")
-        with zipfile.ZipFile(io.BytesIO(self._archive)) as archive:
-            archive.extractall(place)
-        arrived(self._folder, place)
+        unpack(self.folder, self.archive, Path(worker.local_directory) / "lsbatch")
 
 
-def _ship(client: Client, factory: PredictorFactory) -> None:
-    for folder, archive in factory.parcels().items():
-        logger.info("sending %s to the workers, %.1f MB", folder, len(archive) / 1e6)
-        client.register_plugin(_Courier(folder, archive))
+@contextmanager
+def _shipped(client: Client, factory: PredictorFactory, run: str) -> Iterator[None]:
+    """What the recipe needs is on every worker of somebody else's cluster, which keeps none of it for later workers."""
+    couriers = [_Courier(run, folder, archive) for folder, archive in factory.parcels().items()]
+    for courier in couriers:
+        logger.info("sending %s to the workers, %.1f MB", courier.folder, len(courier.archive) / 1e6)
+        client.register_plugin(courier)
+    try:
+        yield
+    finally:
+        for courier in couriers:
+            # Where the scheduler is gone, nothing is kept.
+            with suppress(*LOST):
+                client.unregister_worker_plugin(courier.name)

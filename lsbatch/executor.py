@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ import pyarrow as pa
 from lsbatch.entities import DeadLetter, Prediction
 from lsbatch.predictor import Predictor
 from lsbatch.run_dir import predictions_table, table_tasks
+from lsbatch.shipping import places
 
 __all__ = ["AdaptiveExecutor", "ChunkResult", "Executor", "InProcessExecutor", "PredictorFactory", "predict_table"]
 
@@ -81,17 +83,19 @@ class Executor(Protocol):
         ...
 
 
-_built: dict[str, Predictor] = {}
+#: The one predictor of this process, by its recipe and by what arrived for it.
+_built: dict[tuple[str, tuple[Path, ...]], Predictor] = {}
 _building = threading.Lock()
 
 
 def _predictor(factory: PredictorFactory) -> Predictor:
     with _building:
-        if factory.key not in _built:
+        key = factory.key, places()
+        if key not in _built:
             _built.clear()
-            _built[factory.key] = factory()
-            _built[factory.key].warm_up()
-        return _built[factory.key]
+            _built[key] = factory()
+            _built[key].warm_up()
+        return _built[key]
 
 
 def predict_table(factory: PredictorFactory, table: pa.Table) -> tuple[pa.Table, tuple[DeadLetter, ...], float]:

@@ -174,16 +174,19 @@ class PipelineSpec:
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
     def parcels(self) -> dict[str, bytes]:
-        """See ``PredictorFactory.parcels``: the model's files, and the user's own module if it lies in ``folder``."""
+        """See ``PredictorFactory.parcels``: the model's files, and the user's own module if it lies in ``folder``.
+
+        Modules beside the user's own go with it, since it may import them.
+        """
         found = {}
         if self.model_dir is not None:
             folder = Path(self.model_dir)
             found[self.model_dir] = pack(folder, _files(folder))
         top = self.pipeline.partition(":")[0].partition(".")[0] if ":" in self.pipeline else ""
         here = Path(self.folder)
-        own = [here / f"{top}.py"] if (here / f"{top}.py").is_file() else _files(here / top) if top else []
-        if own:
-            found[self.folder] = pack(here, own)
+        package = _files(here / top) if top and (here / top).is_dir() else []
+        if package or (top and (here / f"{top}.py").is_file()):
+            found[self.folder] = pack(here, [*package, *here.glob("*.py")])
         return found
 
     def __call__(self) -> Predictor:
