@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
-from lsbatch.errors import RefusedError
+from lsbatch.errors import RefusedError, TransientError
 from lsbatch.executor import AdaptiveExecutor, Executor, InProcessExecutor
 from lsbatch.import_plan import CostModel, Standing
 from lsbatch.ledger import Ledger
@@ -99,12 +99,17 @@ def _costs(bench: Bench, path: Path) -> CostModel:
     Raises:
         PermanentError: this token may not import predictions; better known before hours of inference.
     """
-    recounts = bench.project.recounts_project()
+    try:
+        recounts: bool | None = bench.project.recounts_project()
+    except TransientError as error:
+        # A server that is down is told of by the next read. One that cannot answer this is learned from its answers.
+        logger.warning("%s; how the server imports is not known yet", error)
+        recounts = None
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = CostModel.from_json(json.loads(path.read_bytes()))
-        if known.recounts == recounts:
+        if recounts in (None, known.recounts):
             return known
-    return CostModel.of_server(recounts=recounts)
+    return CostModel.of_server(recounts=recounts is not False)
 
 
 def _executors(bench: Bench, run: RunDir, progress: Progress, *, cautious: bool) -> ExecutorFactory:

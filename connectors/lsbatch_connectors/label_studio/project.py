@@ -16,6 +16,9 @@ from lsbatch_connectors.label_studio.tasks import TaskList
 
 __all__ = ["LabelStudioProject"]
 
+#: How long it is asked in all how the server imports; what is not known then is learned from its answers.
+PROBE_SECONDS = 10.0
+
 
 class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
     """Tasks, annotations and predictions of one project.
@@ -105,6 +108,10 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
         Both ways of importing refuse a task that is not in the project before they store anything, each in its own
         words (``ImportPredictionsAPI`` of Label Studio 1.23).
         """
+        seconds = min(self.client.options.retry_seconds, PROBE_SECONDS)
+        return retry_transient(self._ask_whether_it_recounts, seconds=seconds)
+
+    def _ask_whether_it_recounts(self) -> bool:
         body = [{"task": 0, "result": [], "model_version": "lsbatch-check"}]
         try:
             self.client.write("POST", f"/api/projects/{self.id}/import/predictions", body)
