@@ -97,18 +97,19 @@ def _predict_all(setup: RunSetup, recording: Recording, pages: Pages, todo: int,
         predicting = stack.enter_context(setup.progress.stage("predict", todo))
         executor = stack.enter_context(setup.open_executor(todo))
         for result in executor.run(_tables(setup, pages, sizer, exporting)):
-            _keep(setup, recording, result)
+            _keep(setup, recording, result, selected)
             sizer.learn(result.tasks, result.seconds)
             predicting.advance(result.tasks)
-            if result.letters:
-                recording.check_budget(max(selected, setup.ledger.totals()[0]))
             recording.tick()
         setup.stop.check()
 
 
-def _keep(setup: RunSetup, recording: Recording, result: ChunkResult) -> None:
+def _keep(setup: RunSetup, recording: Recording, result: ChunkResult, selected: int) -> None:
+    """Note what became of a chunk, and offer it to the import unless it spends the error budget."""
     setup.run.write_predictions(result.chunk, result.predictions)
     chunk = setup.ledger.predicted(result.chunk, result.predictions.num_rows, result.letters)
+    if result.letters:
+        recording.check_budget(max(selected, setup.ledger.totals()[0]))
     if not setup.options.dry_run:
         recording.importer.offer(chunk)
 
