@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
 import time
@@ -20,6 +21,7 @@ from lsbatch.stopping import Stop
 
 __all__ = ["hold", "is_held"]
 
+logger = logging.getLogger(__name__)
 #: How often a lock that another process holds is tried.
 POLL_SECONDS = 0.2
 
@@ -46,11 +48,15 @@ def hold(folder: Path, model_version: str, *, wait_seconds: float, stop: Stop) -
         lock = FileLock(path)
     # At least one more attempt: whoever only asks whether it is held holds it for a moment.
     deadline = time.monotonic() + max(wait_seconds, POLL_SECONDS)
+    waiting = False
     while not _acquired(lock, path):
+        if wait_seconds > 0 and not waiting:
+            waiting = True
+            logger.warning("waiting up to %.0f s for another run of %s: %s", wait_seconds, model_version, _who(holder))
         if time.monotonic() >= deadline:
             raise LockedError(
                 f"another run works on version {model_version} of this project: {_who(holder)}",
-                hint="Wait until it ends, with --wait SECONDS if you like, or stop it; then run this again.",
+                hint="Wait until it ends, with --wait TIME if you like, or stop it; then run this again.",
             )
         stop.sleep(POLL_SECONDS)
     try:

@@ -31,7 +31,9 @@ def command(call: Call) -> None:
         click.echo("there are no runs yet", err=True)
         return
     columns = ("run", "project", "state", "model_version", "selected", "confirmed", "quarantined", "started", "seconds")
-    print_table([[_cell(entry.get(column)) for column in columns] for entry in found], header=columns)
+    # An id is no amount.
+    shown = [{**entry, "project": str(entry["project"])} for entry in found]
+    print_table([[_cell(entry.get(column)) for column in columns] for entry in shown], header=columns)
 
 
 @shared_command("show", short_help="Show all that is known of a run.")
@@ -51,7 +53,7 @@ def show(call: Call, *, run: str) -> None:
     if call.json:
         print_json(value)
     else:
-        print_table([(key, _cell(entry)) for key, entry in _flat(value)])
+        print_table(_rows(value))
 
 
 @shared_command("prune", short_help="Delete old runs.")
@@ -84,8 +86,22 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _rows(value: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and value of each line that says something; what the manifest and the report repeat is said once."""
+    report, manifest = dict(value["report"]), dict(value["manifest"])
+    causes = report.pop("causes", {})
+    # That is when it started.
+    manifest.pop("created_at", None)
+    said: dict[str, Any] = {}
+    for part in ({key: entry for key, entry in value.items() if key not in ("manifest", "report")}, manifest):
+        said |= {key: entry for key, entry in _flat(part) if key not in said}
+    said |= {key: entry for key, entry in _flat(report) if key not in said}
+    rows = [(key.replace("_", " "), _cell(entry)) for key, entry in said.items() if entry not in (None, "", [])]
+    return rows + [("cause", f"{count:,} x {cause}") for cause, count in causes.items()]
+
+
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, entry in value.items():
-        rows += _flat(entry, f"{prefix}{key}.") if isinstance(entry, dict) else [(prefix + key, entry)]
+        rows += _flat(entry, f"{prefix}{key} ") if isinstance(entry, dict) else [(prefix + key, entry)]
     return rows

@@ -71,12 +71,14 @@ def test_who_holds_it_is_named(tmp_path: Path) -> None:
     assert "--wait" in caught.value.hint
 
 
-def test_a_wait_gives_up_after_its_time(tmp_path: Path) -> None:
+def test_a_wait_says_for_whom_and_gives_up_after_its_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with another_process(tmp_path) as process:
         began = time.monotonic()
         with pytest.raises(LockedError, match=f"process {process.pid} "):
             take(tmp_path, wait=1.0)
         assert 1.0 <= time.monotonic() - began < PATIENCE
+        [message] = caplog.messages
+        assert f"waiting up to 1 s for another run of {VERSION}: process {process.pid} " in message
 
 
 def test_a_wait_ends_when_the_holder_does(tmp_path: Path) -> None:
