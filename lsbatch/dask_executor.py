@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -285,21 +286,11 @@ def open_dask(
         # A worker that died is started again by its nanny. LocalCluster would close the nanny, for good, when it finds
         # the worker dead this long after a death: because it starts slowly, or has just died again.
         "distributed.deploy.lost-worker-timeout": "1000 days",
+        # The log of messages keeps what they carried: by default a thousand chunks of tasks.
+        "distributed.admin.low-level-log-length": 10,
     }
     with dask.config.set(settings):
-        if options.scheduler is None:
-            cluster = LocalCluster(
-                n_workers=options.workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=options.memory_limit,
-                dashboard_address=options.dashboard_address,
-                # Without a dashboard the scheduler would still ask for Dask's usual port, and warn when it is taken.
-                scheduler_kwargs={} if options.dashboard_address else {"dashboard_address": "127.0.0.1:0"},
-                silence_logs=logging.CRITICAL,
-            )
-        else:
-            cluster = None
+        cluster = None if options.scheduler is not None else _local_cluster(options)
         try:
             with _connect(options, cluster) as client, ExitStack() as stack:
                 if cluster is None:
@@ -310,6 +301,25 @@ def open_dask(
         finally:
             if cluster is not None:
                 cluster.close()
+
+
+def _local_cluster(options: DaskOptions) -> LocalCluster:
+    """Start it. Ctrl-C at a terminal goes to every process: that is ours to see, while workers end what they have."""
+    # Threads inherit what is blocked, and so do the processes that they start, those that replace dead ones too.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        return LocalCluster(
+            n_workers=options.workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=options.memory_limit,
+            dashboard_address=options.dashboard_address,
+            # Without a dashboard the scheduler would still ask for Dask's usual port, and warn when it is taken.
+            scheduler_kwargs={} if options.dashboard_address else {"dashboard_address": "127.0.0.1:0"},
+            silence_logs=logging.CRITICAL,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

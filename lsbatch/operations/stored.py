@@ -18,6 +18,7 @@ from lsbatch.entities import DeadLetter, Prediction, TaskId, check_model_version
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import LabelConfig
 from lsbatch.ledger import Ledger
+from lsbatch.ports import TaskSource
 from lsbatch.run_dir import RunDir, disk_errors, predictions_table, table_predictions
 
 __all__ = ["FileSummary", "read_predictions", "stage", "summarize"]
@@ -82,8 +83,11 @@ def summarize(path: Path) -> FileSummary:
     return FileSummary(check_model_version(version, setting=f"{path}: model_version"), rows)
 
 
-def stage(path: Path, run: RunDir, ledger: Ledger, label_config: LabelConfig) -> None:
-    """Bring the file's predictions into the run, in order of task id; what does not fit the config is quarantined.
+def stage(path: Path, run: RunDir, ledger: Ledger, source: TaskSource, label_config: LabelConfig) -> None:
+    """Bring the file's predictions into the run, in order of task id; what does not fit is quarantined.
+
+    That is what the label config does not allow, and what is for a task that is not in the project: a single create
+    would store it on the task of another one.
 
     They are sorted in a SQLite file beside the ledger, so that memory does not grow with the file. May be repeated.
 
@@ -102,7 +106,7 @@ def stage(path: Path, run: RunDir, ledger: Ledger, label_config: LabelConfig) ->
         ledger.forget_planned()
         cursor = db.execute("SELECT * FROM rows WHERE task_id > ? ORDER BY task_id", (last,))
         while rows := cursor.fetchmany(CHUNK_ROWS):
-            _plan(rows, run, ledger, label_config)
+            _plan(rows, run, ledger, source, label_config)
     ledger.state_fact("exported", str(ledger.totals()[0]))
     staged.unlink()
 
@@ -122,13 +126,19 @@ def _fill(db: sqlite3.Connection, path: Path) -> None:
     db.execute("COMMIT")
 
 
-def _plan(rows: list[tuple[Any, ...]], run: RunDir, ledger: Ledger, label_config: LabelConfig) -> None:
+def _plan(
+    rows: list[tuple[Any, ...]], run: RunDir, ledger: Ledger, source: TaskSource, label_config: LabelConfig
+) -> None:
     """One chunk: planned, taken as exported, and predicted at once, since the file has the predictions."""
     predictions, letters = [], []
+    absent = set(source.absent([row[0] for row in rows]))
     for task, place, result, score, version in rows:
         prediction = Prediction(TaskId(task), json.loads(result), score, version)
         why = label_config.why_invalid({"result": prediction.result, "score": score, "model_version": version})
-        if why:
+        if task in absent:
+            cause = f"the prediction at {place} is for a task that is not in the project"
+            letters.append(DeadLetter(prediction.task_id, "validate", cause))
+        elif why:
             cause = f"the prediction at {place} does not fit the label config: {why}"
             letters.append(DeadLetter(prediction.task_id, "validate", cause))
         else:

@@ -59,7 +59,7 @@ def _import(bench: Bench, setup: RunSetup, path: Path | None) -> RunReport:
     importer = setup.importer()
     with recorded(setup, report, importer) as recording:
         if path is not None:
-            stage(path, setup.run, setup.ledger, bench.label_config)
+            stage(path, setup.run, setup.ledger, bench.project, bench.label_config)
         recording.check_budget(setup.ledger.totals()[0])
         if not setup.options.dry_run:
             began = time.perf_counter()

@@ -121,6 +121,18 @@ def test_predictions_of_a_file_are_imported_once(studio: Studio, here: Path) -> 
         assert all(len(entries) == 1 for entries in found.values())
 
 
+def test_a_task_of_another_project_gets_nothing(studio: Studio, here: Path) -> None:
+    ours, theirs = studio.make_project(text_tasks(3)), studio.make_project(text_tasks(1))
+    tasks = [*studio.task_ids(ours), *studio.task_ids(theirs)]
+    rows = [{"task": task, "result": [topic_region("food")], "score": 0.5, "model_version": "v"} for task in tasks]
+    (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = lsbatch("import", "--project", str(ours), "--from", "rows.jsonl", cwd=here, server=studio.server)
+    assert done.returncode == 3, done.stderr
+    assert "not in the project" in done.stdout
+    assert sorted(studio.predictions(ours)) == tasks[:3]
+    assert studio.predictions(theirs) == {}
+
+
 def test_the_token_is_nowhere_on_disk(studio: Studio, place: Path, project: int) -> None:
     assert project > 0
     files = [path for path in (place / ".lsbatch").rglob("*") if path.is_file()]

@@ -193,7 +193,10 @@ class LabelStudioClient:
             return call()
         except ApiError as error:
             # Only the exchange of a token gets here; nothing of the request itself was sent.
-            raise _refused("token", error.status_code or 401, _detail(error.body), self.options.token) from None
+            status = error.status_code or 401
+            if status in (408, 429) or status >= 500:
+                raise TransientError(f"{self.url} answered the exchange of the token with {status}") from None
+            raise _refused("token", status, _detail(error.body), self.options.token) from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise TransientError(
                 f"Label Studio at {self.url} cannot be reached: {error}",
