@@ -8,13 +8,9 @@ import pytest
 
 from fault.cases import Case, Position, each, name, positions
 from fault.faults import Answer, Cut, Outage
-from fault.plugins import Write
 from fault.proxy import Fault, Rule, running
 from fault.scene import DONE, Scene
-from fault.test_driver_killed import kill_everywhere, writes
 from ls_support import Studio
-
-__all__ = ["writes"]
 
 
 @pytest.mark.parametrize("fault", [Cut(after=False), Answer(503), Outage(0.4, answered=False)], ids=name)
@@ -49,7 +45,3 @@ def test_a_connection_is_refused_before_each_request(studio: Studio, tmp_path: P
         return case
 
     each(studio, tmp_path, [(f"after {place}", refused(place)) for place in places])
-
-
-def test_killed_before_every_rename(studio: Studio, tmp_path: Path, writes: dict[Write, int]) -> None:
-    kill_everywhere(studio, tmp_path, writes["rename"], "rename", "before")

@@ -99,6 +99,23 @@ def test_a_fault_at_each_write(studio: Studio, tmp_path: Path, clean: Clean, fau
     each(studio, tmp_path, [(str(position), survives(position.rule(fault))) for position in clean.writes])
 
 
+def test_a_fault_at_a_single_create(studio: Studio, tmp_path: Path) -> None:
+    def broken(fault: Fault, number: int) -> Case:
+        def case(scene: Scene) -> None:
+            scene.proxy.script(Rule(fault, path="^/api/predictions/$", method="POST", at=number))
+            # No bulk request could be so fast.
+            done = scene.run(LSBATCH_IMPORT_REQUEST_SECONDS="0.001")
+            scene.check_faults(1)
+            assert done.code == DONE, done.stderr
+            scene.check_exactly_once()
+
+        return case
+
+    # Each fault once, the first one at the first create, the next one at the second, and so on.
+    numbered = [(fault, place % TASKS + 1) for place, fault in enumerate(WRITE_FAULTS)]
+    each(studio, tmp_path, [(f"{fault} at {number}", broken(fault, number)) for fault, number in numbered])
+
+
 @pytest.mark.parametrize("fault", [Cut(after=False), Answer(404), Truncate()], ids=name)
 def test_a_fault_at_each_read(studio: Studio, tmp_path: Path, clean: Clean, fault: Fault) -> None:
     # The very first answer is a matter of its own: see below.

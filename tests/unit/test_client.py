@@ -194,7 +194,7 @@ def test_only_label_studios_own_words_mean_that_it_has_finished(
     [
         ("17", 17, 17),
         ("0", 0, 0),
-        (formatdate(time.time() + 3600, usegmt=True), 3500, 3600),
+        (formatdate(time.time() + 86_400, usegmt=True), 80_000, 86_400),
         (formatdate(time.time() - 3600, usegmt=True), 0, 0),
     ],
     ids=["seconds", "zero", "date", "past date"],
