@@ -118,7 +118,8 @@ def _executors(bench: Bench, run: RunDir, progress: Progress, *, cautious: bool)
 
     @contextmanager
     def open_cluster() -> Iterator[Executor]:
-        from lsbatch.dask_executor import DaskOptions, open_dask
+        from lsbatch.dask_cluster import open_dask
+        from lsbatch.dask_executor import DaskOptions
 
         dask = DaskOptions(
             workers=max(1, workers),

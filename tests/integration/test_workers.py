@@ -18,7 +18,8 @@ import pyarrow as pa
 import pytest
 from distributed import Client
 
-from lsbatch.dask_executor import DaskExecutor, DaskOptions, open_dask
+from lsbatch.dask_cluster import open_dask
+from lsbatch.dask_executor import DaskExecutor, DaskOptions
 from lsbatch.entities import Task, TaskId
 from lsbatch.errors import TransientError
 from lsbatch.pipeline_spec import MediaSpec, PipelineSpec

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from lsbatch import executor as module
-from lsbatch.dask_executor import DaskOptions, open_dask
+from lsbatch.dask_cluster import open_dask
+from lsbatch.dask_executor import DaskOptions
 from lsbatch.entities import Task, TaskId
 from lsbatch.errors import ConfigError, TransientError
 from lsbatch.executor import AdaptiveExecutor, ChunkResult, Executor, InProcessExecutor
