@@ -49,7 +49,7 @@ def open_dask(
         # The log of messages keeps what they carried: by default a thousand chunks of tasks.
         "distributed.admin.low-level-log-length": 10,
     }
-    with dask.config.set(settings):
+    with dask.config.set(settings), _quiet():
         cluster = None if options.scheduler is not None else _local_cluster(options)
         try:
             with _connect(options, cluster) as client, ExitStack() as stack:
@@ -63,6 +63,20 @@ def open_dask(
         finally:
             if cluster is not None:
                 cluster.close()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask's own log is silent in this process: what ends a run is said by us, without a traceback."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for silenced in levels:
+        silenced.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for silenced, level in levels.items():
+            silenced.setLevel(level)
 
 
 def _local_cluster(options: DaskOptions) -> LocalCluster:
