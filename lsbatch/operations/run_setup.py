@@ -35,6 +35,7 @@ class RunOptions:
         activate: show the version to annotators after a clean audit.
         repair_counters: have the server recount when an answer that was lost left its counters wrong.
         budget: how many tasks may fail.
+        known_failures: tasks that failed in the last finished run of the version as well; the budget is not for them.
         importing: how predictions are sent.
     """
 
@@ -46,6 +47,7 @@ class RunOptions:
     activate: bool = False
     repair_counters: bool = True
     budget: ErrorBudget = field(default_factory=ErrorBudget)
+    known_failures: frozenset[int] = frozenset()
     importing: ImportOptions = field(default_factory=ImportOptions)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from lsbatch.ports import Selection, TaskSource
 from lsbatch.run_dir import RunDir
 from lsbatch.run_states import FINISHED, OVER_BUDGET
 
-__all__ = ["Resolved", "Select", "known_ids", "resolve", "selection_json"]
+__all__ = ["Resolved", "Select", "known_failures", "known_ids", "resolve", "selection_json"]
 
 Select = Literal["missing", "all", "stale", "failed"]
 MOST_NAMED = 5
@@ -118,6 +119,17 @@ def _failed(version: str, runs_folder: Path, base: Selection) -> tuple[tuple[int
         f"selection.select: failed: no finished run of {version} in {runs_folder}",
         hint="Run lsbatch predict without --select, or see lsbatch runs.",
     )
+
+
+def known_failures(version: str, runs_folder: Path) -> frozenset[int]:
+    """Tasks in the quarantine of the newest finished run of this version; none where there is none to be read."""
+    for run in runs(runs_folder):
+        manifest = run.manifest()
+        if manifest.get("model_version") == version and not manifest.get("dry_run") and run_state(run) == FINISHED:
+            with suppress(ConfigError):
+                return frozenset(_quarantined(run))
+            break
+    return frozenset()
 
 
 def _quarantined(run: RunDir) -> Iterator[int]:

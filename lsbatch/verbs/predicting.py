@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import closing
 
 from lsbatch.errors import ConfigError
 from lsbatch.ledger import Ledger
 from lsbatch.operations.predict import predict
 from lsbatch.operations.runs import close_others, new_run, run_state, unfinished
+from lsbatch.operations.selecting import known_failures
 from lsbatch.ports import Selection
 from lsbatch.progress import Progress
 from lsbatch.report import RunReport
@@ -111,7 +113,10 @@ def _run(bench: Bench, progress: Progress, run: RunDir, stop: Stop, *, resumed: 
     manifest = run.manifest()
     version, dry_run = str(manifest["model_version"]), bool(manifest.get("dry_run"))
     selection, replace = run.selection()
-    options = bench.run_options(selection, replace=replace, dry_run=dry_run)
+    options = dataclasses.replace(
+        bench.run_options(selection, replace=replace, dry_run=dry_run),
+        known_failures=known_failures(version, bench.runs),
+    )
     if not dry_run:
         close_others(bench.runs, version, bench.project, options.importing, keep=run, stop=stop)
     progress.say(f"{'continuing' if resumed else 'starting'} run {run.id} with {version}")

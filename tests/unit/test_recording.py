@@ -408,3 +408,17 @@ def test_a_log_that_cannot_be_opened_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="file") as caught, logged(tmp_path / "file" / "log.jsonl"):
         pytest.fail("there is no log")
     assert "LSBATCH_STATE_DIR" in caught.value.hint
+
+
+def test_tasks_that_failed_before_do_not_spend_the_budget(bench: Bench) -> None:
+    """The same few bad tasks are selected by every run of the version: they must not stop each of them."""
+
+    def script(task: Task) -> None:
+        if task.id in (3, 4):
+            raise ValueError("told to")
+
+    bench.script = script
+    bench.options = replace(bench.options, budget=ErrorBudget(tasks=0), known_failures=frozenset({3, 4}))
+    report = bench.predict()
+    assert (report.quarantined, report.exit_code) == (2, ExitCode.QUARANTINED)
+    assert sorted(bench.held()) == [1, 2, 5, 6]
