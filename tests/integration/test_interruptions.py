@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from ls_support import USER_PIPELINE, Studio, environment, lsbatch, text_tasks
+from ls_support import USER_PIPELINE, Studio, lsbatch, text_tasks
+from running import running
 
 #: A text of a megabyte.
 LONG = "word " * 200_000
@@ -28,23 +26,18 @@ def told(*texts: str) -> list[dict[str, dict[str, str]]]:
     ids=["interrupted", "terminated", "killed"],
 )
 def test_an_interrupted_run_continues(studio: Studio, here: Path, number: signal.Signals, code: int) -> None:
+    """The pipeline hangs: the first signal would be obeyed once it ends, the second is obeyed at once."""
     (here / "mine.py").write_text(USER_PIPELINE)
     project = studio.make_project([*text_tasks(40), *told("HANG"), *text_tasks(9)])
     command = ["predict", "--project", str(project), "--pipeline", "mine:Told", "--workers", "0", "--chunk-size", "10"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lsbatch", *command],
-        cwd=here,
-        env=environment(studio.server),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    pause = threading.Event()
-    while not (here / "hanging").exists() and process.poll() is None:
-        pause.wait(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
+    with running(*command, cwd=here, server=studio.server) as process:
+        process.until_there("hanging")
+        process.send(number)
+        if number != signal.SIGKILL:
+            process.until_said("Once more stops at once.")
+            process.send(number)
+        ended = process.end()
+    assert ended.code == code, ended.stderr
     (here / "go").touch()
     done = lsbatch(*command, "--resume", "--json", cwd=here, server=studio.server)
     assert done.returncode == 0, done.stderr
@@ -61,8 +54,8 @@ def test_only_the_task_at_fault_is_quarantined(studio: Studio, here: Path, worke
     (here / "mine.py").write_text(USER_PIPELINE)
     bad = ("RAISE", "NAN", "UNKNOWN", "FEWER")
     project = studio.make_project([*text_tasks(20), *told(*bad, LONG), *text_tasks(20)])
-    arguments = ("predict", "--project", str(project), "--pipeline", "mine:Told", "--workers", workers, "--json")
-    done = lsbatch(*arguments, cwd=here, server=studio.server)
+    arguments = ["predict", "--project", str(project), "--pipeline", "mine:Told", "--workers", workers, "--json"]
+    done = lsbatch(*arguments, "--max-failures", "100%", cwd=here, server=studio.server)
     assert done.returncode == 3, done.stderr
     report = json.loads(done.stdout)
     assert (report["selected"], report["predicted"], report["quarantined"]) == (45, 41, 4)
