@@ -316,7 +316,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _exchange(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # Killed while it sent: a server gets no whole request either.
+            self.close_connection = True
+            return
         path, _, query = self.path.partition("?")
         seen = Seen(self.command, path, query, _rows(self.command, path, body), len(body), time.monotonic())
         proxy = self.server.proxy
