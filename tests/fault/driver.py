@@ -7,6 +7,7 @@ change the process: let it die at a commit, shift its clock. lsbatch knows nothi
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -43,6 +44,7 @@ LOADED = (
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(LOADED))
+_numbers = itertools.count()
 #: The library's own book of processes knows no threads.
 _book = threading.Lock()
 
@@ -81,7 +83,8 @@ class Driver:
     def __init__(
         self, arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], plugins: Sequence[Plugin] = ()
     ) -> None:
-        self._output = cwd / "stdout", cwd / "stderr"
+        number = next(_numbers)
+        self._output = cwd / f"driver-{number}.out", cwd / f"driver-{number}.err"
         self._code: int | None = None
         self._process = _context.Process(
             target=_run, args=(list(arguments), cwd, dict(environment), tuple(plugins), self._output)
@@ -94,6 +97,11 @@ class Driver:
         """Its process id."""
         assert self._process.pid is not None
         return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """What it has written to stderr so far."""
+        return self._output[1].read_text(encoding="utf-8") if self._output[1].exists() else ""
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal."""
@@ -111,9 +119,9 @@ class Driver:
         """
         in_time = self.ended(seconds)
         code = self.close()
-        stdout, stderr = (path.read_text(encoding="utf-8") if path.exists() else "" for path in self._output)
-        assert in_time, f"no end within {seconds} s:\n{stderr}"
-        return Done(code, stdout, stderr)
+        assert in_time, f"no end within {seconds} s:\n{self.said}"
+        stdout = self._output[0].read_text(encoding="utf-8") if self._output[0].exists() else ""
+        return Done(code, stdout, self.said)
 
     def close(self) -> int:
         """Kill it if it still runs; its exit code. May be repeated."""

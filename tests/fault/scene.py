@@ -16,7 +16,7 @@ from fault.proxy import FaultProxy
 from ls_support import USER_PIPELINE, Studio, environment, text_tasks
 from lsbatch.local_server import LocalServer
 
-__all__ = ["DONE", "TASKS", "TEMPORARY", "VERSION", "Scene"]
+__all__ = ["CHUNK", "DONE", "LIMITS", "TASKS", "TEMPORARY", "VERSION", "Scene"]
 
 TASKS, CHUNK = 8, 4
 VERSION = "told-1"

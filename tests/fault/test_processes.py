@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import signal
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import running as process
 from fault.gate import Gate
 from fault.proxy import Exchange, Rule, running
-from fault.scene import DONE, TEMPORARY, Scene
+from fault.scene import DONE, LIMITS, TEMPORARY, Scene
 from fault.waiting import until
 from ls_support import Studio
 from lsbatch.local_server import LocalServer, start
@@ -25,14 +27,16 @@ from lsbatch.local_server import LocalServer, start
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_worker_is_killed_in_a_chunk(scene: Scene, workers: str) -> None:
     gate = Gate(scene)
-    run = scene.start(*gate.arguments, "--workers", workers)
-    victim = gate.reached()
-    assert victim != run.pid
-    gate.open()
-    os.kill(victim, signal.SIGKILL)
-    done = run.done()
-    assert done.code == DONE, done.stderr
-    assert (done.report["predicted"], done.report["quarantined"]) == (len(scene.ids), 0)
+    command = (*scene.command, *gate.arguments, "--workers", workers)
+    with process.running(*command, cwd=scene.folder, server=scene.server, **LIMITS) as run:
+        victim = gate.reached()
+        assert victim != run.process.pid
+        gate.open()
+        os.kill(victim, signal.SIGKILL)
+        ended = run.end()
+    assert ended.code == DONE, ended.stderr
+    report = json.loads(ended.stdout)
+    assert (report["predicted"], report["quarantined"]) == (len(scene.ids), 0)
     scene.check_exactly_once()
 
 
@@ -57,6 +61,19 @@ def test_a_second_run_at_the_same_time_does_nothing(scene: Scene) -> None:
     assert scene.held("told-0") == scene.held()
     again = scene.run(*gate.arguments)
     assert (again.code, again.report["selected"]) == (DONE, 0)
+    scene.check_exactly_once()
+
+
+def test_a_second_run_waits_for_the_first(scene: Scene) -> None:
+    gate = Gate(scene)
+    first = scene.start(*gate.arguments)
+    gate.reached()
+    second = scene.start(*gate.arguments, "--wait", "60s")
+    until(lambda: str(first.pid) in second.said)
+    gate.open()
+    assert first.done().code == DONE
+    waited = second.done()
+    assert (waited.code, waited.report["selected"]) == (DONE, 0), waited.stderr
     scene.check_exactly_once()
 
 
