@@ -15,7 +15,7 @@ from typing import Any
 from lsbatch.errors import ConfigError
 from lsbatch.ledger import Ledger
 from lsbatch.operations.importing import Importer, ImportOptions, ImportSetup
-from lsbatch.ports import PredictionSink
+from lsbatch.ports import PredictionSink, Selection
 from lsbatch.progress import Silent
 from lsbatch.run_dir import RunDir, disk_errors, write_json
 from lsbatch.run_states import CLOSED, FINISHED, RUNNING, SUPERSEDED
@@ -44,9 +44,21 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
     return json.dumps({key: manifest.get(key) for key in _IDENTITY}, sort_keys=True)
 
 
-def new_run(folder: Path, manifest: Mapping[str, Any]) -> RunDir:
-    """Make a run's directory, named by the UTC time and four hex digits."""
+def new_run(
+    folder: Path, manifest: Mapping[str, Any], selection: Selection | None = None, *, replace: bool = False
+) -> RunDir:
+    """Make a run's directory, named by the UTC time and four hex digits.
+
+    Args:
+        folder: of the project's runs.
+        manifest: what the run is asked to do.
+        selection: which tasks it takes, for a run that predicts.
+        replace: what these carry of the version is replaced.
+    """
     run = RunDir(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
+    # The manifest comes last: it makes a folder a run, and a run must be whole.
+    if selection is not None:
+        run.write_selection(selection, replace=replace)
     run.create({**manifest, "created_at": datetime.now(UTC).isoformat(timespec="seconds")})
     return run
 

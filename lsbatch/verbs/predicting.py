@@ -50,11 +50,10 @@ def predict_project(
             )
         resumed = run is not None
         if run is None:
-            run = new_run(bench.runs, manifest)
             resolved = bench.resolved_selection(version)
             for note in resolved.notes:
                 progress.say(note)
-            run.write_selection(resolved.selection, replace=resolved.replace)
+            run = new_run(bench.runs, manifest, resolved.selection, replace=resolved.replace)
         return _run(bench, progress, run, stop, resumed=resumed)
 
 
@@ -103,8 +102,7 @@ def retry_run(
         run = None if dry_run else unfinished(bench.runs, manifest)
         resumed = run is not None
         if run is None:
-            run = new_run(bench.runs, manifest)
-            run.write_selection(selection, replace=False)
+            run = new_run(bench.runs, manifest, selection)
         return _run(bench, progress, run, stop, resumed=resumed)
 
 
