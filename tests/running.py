@@ -79,6 +79,14 @@ class Running:
         """Send it and all processes that it started a signal, as a terminal does on Ctrl-C."""
         os.killpg(self.process.pid, number)
 
+    def goes_on(self, seconds: float) -> bool:
+        """Whether it still runs after so long."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
     def end(self) -> Ended:
         """Wait for its end. Whatever ended it, it shows no traceback and no token."""
         code = self.process.wait(PATIENCE)
