@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import sqlite3
@@ -17,6 +18,7 @@ import pytest
 import lsbatch
 from lsbatch.cli import main
 from lsbatch.config import Config, load, render_example, settings
+from lsbatch.config.choosing import parse_filters
 from lsbatch.entities import Task, TaskId
 from lsbatch.errors import ExitCode
 from lsbatch.label_config import LabelConfig
@@ -193,3 +195,8 @@ def test_the_example_file_names_every_key_and_changes_nothing(tmp_path: Path) ->
     text = (ROOT / "pipeline.example.yaml").read_text(encoding="utf-8")
     named = set(re.findall(r"^\s*([a-z_]+):", text, re.MULTILINE))
     assert {path.rpartition(".")[2] for path in settings()} <= named
+
+
+def test_the_filters_are_such() -> None:
+    (text,) = blocks("json")
+    assert len(json.loads(parse_filters(text))["items"]) == 2

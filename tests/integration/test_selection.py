@@ -346,6 +346,30 @@ def test_what_changed_is_predicted_again_and_replaced(studio: Studio, pipeline: 
     assert all(len(own) == 1 for own in replaced.values())
 
 
+def test_a_pipeline_says_what_it_reads(studio: Studio, pipeline: Path) -> None:
+    own = """
+import told
+
+class Keyed(told.Told):
+    model_version = "keyed-1"
+
+    @classmethod
+    def data_keys(cls, label_config):
+        return ["topic"]
+"""
+    (pipeline / "keyed.py").write_text(own, encoding="utf-8")
+    project = studio.make_project(text_tasks(4))
+    ids = studio.task_ids(project)
+    assert predict(studio, project, pipeline, "--pipeline", "keyed:Keyed")["imported"] == 4
+    with studio.http as http:
+        for task, data in ((ids[0], {"text": "changed", "topic": "sport"}), (ids[1], {"text": "same", "topic": "new"})):
+            http.patch(f"/api/tasks/{task}/", json={"data": data}).raise_for_status()
+    before = prediction_ids(studio, project)
+    assert predict(studio, project, pipeline, "--pipeline", "keyed:Keyed", "--select", "stale")["selected"] == 1
+    after = prediction_ids(studio, project)
+    assert {task for task in before if before[task] != after[task]} == {ids[1]}
+
+
 def test_what_failed_is_tried_again(studio: Studio, pipeline: Path) -> None:
     rows = text_tasks(6)
     rows[2]["data"]["text"] = rows[4]["data"]["text"] = "RAISE"
