@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,21 +24,26 @@ class Stop:
 
     def __init__(self, on_ask: Callable[[], None] = lambda: None) -> None:
         self._on_ask = on_ask
-        self._asked = threading.Event()
+        self._asked = False
         self._reason = ""
         self._exit_code = ExitCode.TEMPORARY
+        # Not an Event: a signal handler that sets one waits for ever when it interrupts a wait for the same one.
+        self._wakes, self._wake = os.pipe()
+        weakref.finalize(self, _close, self._wakes, self._wake)
 
     def ask(self, reason: str, exit_code: ExitCode) -> None:
         """Ask for the end; the first reason counts. Does no more than a signal handler may."""
-        if not self._asked.is_set():
+        if not self._asked:
             self._reason, self._exit_code = reason, exit_code
-            self._asked.set()
+            self._asked = True
+            # Never read, so that everybody who waits is woken, now and later.
+            os.write(self._wake, b".")
             self._on_ask()
 
     @property
     def asked(self) -> bool:
         """Whether somebody asked."""
-        return self._asked.is_set()
+        return self._asked
 
     def check(self) -> None:
         """Return if nobody asked.
@@ -56,7 +64,9 @@ class Stop:
         Raises:
             StoppedError: somebody did.
         """
-        self._asked.wait(max(0.0, seconds))
+        woken = select.poll()
+        woken.register(self._wakes, select.POLLIN)
+        woken.poll(max(0.0, seconds) * 1_000)
         self.check()
 
     @contextmanager
@@ -76,3 +86,8 @@ class Stop:
             yield
         finally:
             timer.cancel()
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -85,14 +87,43 @@ def test_without_a_limit_there_is_no_clock() -> None:
     assert not stop.asked
 
 
-def test_a_signal_may_ask_while_the_same_thread_waits() -> None:
+def wait_for_ever(stop: Stop) -> None:
+    """Wait again and again."""
+    while True:
+        stop.sleep(0.0)
+
+
+def test_a_signal_may_ask_at_any_moment_of_a_wait() -> None:
+    """The handler interrupts the thread that waits: whatever that does at the time, neither waits for the other."""
     stop = Stop()
-    before = signal.signal(signal.SIGUSR1, lambda *_: stop.ask("told to", ExitCode.INTERRUPTED))
+    before = signal.signal(signal.SIGALRM, lambda *_: stop.ask("told to", ExitCode.INTERRUPTED))
     try:
-        timer = threading.Timer(0.05, signal.raise_signal, (signal.SIGUSR1,))
-        timer.start()
+        for number in range(4_000):
+            stop = Stop()
+            signal.setitimer(signal.ITIMER_REAL, 0.0002 + (number % 400) * 3e-6)
+            with pytest.raises(StoppedError):
+                wait_for_ever(stop)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_ends_a_long_wait_of_the_main_thread() -> None:
+    stop = Stop()
+    before = signal.signal(signal.SIGALRM, lambda *_: stop.ask("told to", ExitCode.INTERRUPTED))
+    began = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(StoppedError):
             stop.sleep(PATIENCE)
-        timer.join(PATIENCE)
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_a_request_holds_no_files_open_once_it_is_forgotten() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(100):
+        Stop().ask("told to", ExitCode.INTERRUPTED)
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
