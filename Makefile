@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 TEST_VENV := .venv-test
 TEST_PYTHON := $(CURDIR)/$(TEST_VENV)/bin/python
 ARGS ?=
+# Processes that test side by side, each with a Label Studio of its own; most of their time they wait for one.
+JOBS ?= 3
 # Bytecode at once: where PYTHONDONTWRITEBYTECODE is set, every process would compile Label Studio and scikit-learn anew.
 INSTALL = $(BIN)/uv pip install -q --compile-bytecode
 
@@ -34,7 +36,7 @@ test: $(BIN)/uv  ## Install the wheel in a fresh place and run all tests on it.
 	rm -rf dist && $(BIN)/uv build -q --wheel -o dist
 	$(INSTALL) -p $(TEST_PYTHON) --reinstall-package lsbatch "$$(echo dist/*.whl)[test]"
 	empty=$$(mktemp -d) && cd $$empty && $(TEST_PYTHON) -m pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) \
-	  -o pythonpath=tests -o cache_dir=$(CURDIR)/.pytest_cache $(if $(ARGS),$(ARGS),$(CURDIR)/tests); \
+	  -o pythonpath=tests -o cache_dir=$(CURDIR)/.pytest_cache -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),$(CURDIR)/tests); \
 	  code=$$?; rm -rf $$empty; exit $$code
 
 check: $(VENV)/.dev  ## Lint, types, imports, and what is in the wheel.

@@ -180,7 +180,10 @@ class RunDir:
         try:
             return dict(json.loads(self._manifest.read_bytes()))
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"{self._manifest} is missing or damaged: {error}") from error
+            raise ConfigError(
+                f"{self._manifest} is missing or damaged: {error}",
+                hint=f"Move {self.path} elsewhere and give the command again: what the server holds is left out.",
+            ) from error
 
     def settings(self) -> dict[str, Any]:
         """The settings that it was started with, by path, for a command that goes on with it.

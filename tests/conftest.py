@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ls_support import Studio
 from lsbatch.local_server import start
@@ -15,14 +16,18 @@ from lsbatch.local_server import start
 
 @pytest.fixture(scope="session")
 def studio_template(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
-    """The data folder of a Label Studio that nobody used yet."""
+    """The data folder of a Label Studio that nobody used yet; of processes that test side by side, one makes it."""
     template = pytestconfig.rootpath / ".cache" / f"label-studio-{metadata.version('label-studio')}"
-    if not template.is_dir():
-        made = tmp_path_factory.mktemp("template") / "data"
-        with start(made):
-            pass
-        template.parent.mkdir(exist_ok=True)
-        shutil.copytree(made, template)
+    template.parent.mkdir(exist_ok=True)
+    with FileLock(template.with_suffix(".lock")):
+        if not template.is_dir():
+            made = tmp_path_factory.mktemp("template") / "data"
+            with start(made):
+                pass
+            copied = template.with_suffix(".partial")
+            shutil.rmtree(copied, ignore_errors=True)
+            shutil.copytree(made, copied)
+            copied.rename(template)
     return template
 
 

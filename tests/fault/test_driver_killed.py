@@ -90,6 +90,10 @@ def test_killed_at_every_commit(studio: Studio, tmp_path: Path, writes: dict[Wri
     kill_everywhere(studio, tmp_path, writes["commit"], "commit", moment)
 
 
+def test_killed_before_every_rename(studio: Studio, tmp_path: Path, writes: dict[Write, int]) -> None:
+    kill_everywhere(studio, tmp_path, writes["rename"], "rename", "before")
+
+
 # ------------------------------------------------------------------------------------------------ at every request
 
 
