@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @shared_command("audit", short_help="Compare what was imported with what Label Studio holds.")
-@setting("project", "pipeline", "model_version", "wait")
+@setting("project", "pipeline", "model_version", "max_rps", "wait")
 @click.option("--repair", is_flag=True, help="Delete surplus predictions and send again what is missing.")
 def command(call: Call, *, repair: bool) -> None:
     """Check that Label Studio still holds exactly one prediction of the version on each task that the runs on this disk

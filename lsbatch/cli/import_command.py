@@ -10,7 +10,7 @@ from lsbatch.cli.output import end_with
 
 
 @shared_command("import", short_help="Import predictions that are stored in a run or a file.")
-@setting("project", "activate", "max_failures", "max_runtime", "wait")
+@setting("project", "activate", "max_rps", "max_failures", "max_runtime", "wait")
 @click.option(
     "--from", "origin", required=True, metavar="RUN|FILE", help="A run's id or folder, or a .parquet or .jsonl file."
 )

@@ -26,6 +26,8 @@ __all__ = ["predict"]
 
 #: Pages of tasks, each a few megabytes, that are fetched ahead of inference.
 MOST_PAGES = 6
+#: Pages that are drawn at most before inference begins, while a range of ids has not answered yet.
+FIRST_PAGES = 4 * MOST_PAGES
 
 #: Pages with the number of the range of ids that they belong to; None at the end of a range.
 Pages = Iterator[tuple[int, TaskPage | None]]
@@ -145,15 +147,19 @@ def _reading(setup: RunSetup) -> Iterator[Pages]:
 
 
 def _first_pages(pages: Pages, ranges: int) -> tuple[list[tuple[int, TaskPage]], int]:
-    """Pages up to the first one of every range, and how many tasks these say there are."""
+    """Pages up to the first one of every range, and how many tasks these say there are.
+
+    A range that has not answered by then is taken to be as large as the others, which ranges about are.
+    """
     drawn: list[tuple[int, TaskPage]] = []
     remaining: dict[int, int] = {}
-    while len(remaining) < ranges and (entry := next(pages, None)) is not None:
+    while len(remaining) < ranges and len(drawn) < FIRST_PAGES and (entry := next(pages, None)) is not None:
         number, page = entry
         if page is not None:
             drawn.append((number, page))
         remaining.setdefault(number, 0 if page is None else page.remaining)
-    return drawn, sum(remaining.values())
+    known = sum(remaining.values())
+    return drawn, known if len(drawn) < FIRST_PAGES else known * ranges // len(remaining)
 
 
 def _chained(first: list[tuple[int, TaskPage]], pages: Pages) -> Pages:

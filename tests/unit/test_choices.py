@@ -93,7 +93,7 @@ def chosen(*labels: Any, control: str = "topic") -> dict[str, Any]:
         (TOPIC, [{"from_name": "topic", "value": {"text": "food"}}], "holds no list of choices"),
         (TOPIC, [{"from_name": "topic", "value": None}], "holds no list of choices"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value)[:40],
 )
 def test_what_an_annotation_says(control: str, result: list[dict[str, Any]], answer: set[str] | str) -> None:
     found: Answer | TaskFailure = read_answer(find_control(config(control), "Text"), result)
