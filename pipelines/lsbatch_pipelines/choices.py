@@ -121,6 +121,7 @@ def write_result(control: Control, guess: Guess) -> TaskResult:
         "to_name": control.to_name,
         "type": "choices",
         "value": {"choices": list(guess.labels)},
+        "score": guess.score,
     }
     return {"result": [region] if guess.labels else [], "score": guess.score}
 

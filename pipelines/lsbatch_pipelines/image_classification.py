@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsbatch.entities import Task
-from lsbatch.errors import PipelineError, TransientError
 from lsbatch.label_config import Control, LabelConfig
 from lsbatch.ports import (
     Evaluation,
@@ -25,8 +23,9 @@ from lsbatch.ports import (
     TrainingTask,
 )
 from lsbatch_pipelines.choices import collect, evaluate, find_control, why_not, write_result
+from lsbatch_pipelines.images import image_uri, look_at, opened
 from lsbatch_pipelines.params import limited, named, read_params
-from lsbatch_pipelines.xgboost_head import Head, HeadOptions
+from lsbatch_pipelines.xgboost_head import SEARCH_SPACE, Head, HeadOptions
 
 __all__ = ["ImageClassification", "ImageOptions"]
 
@@ -37,8 +36,6 @@ THREADS = 8
 DIRECTIONS = 9
 CELLS = 4
 PIXELS = 8
-#: Of an image before it is scaled; more would take gigabytes.
-MOST_PIXELS = 89_000_000
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,16 @@ class ImageOptions:
 
     #: Name of the Choices to fill; without it the first that can be, and for predictions that of the training.
     control: str = named()
-    #: Rounds of boosting; each grows one tree a label.
+    #: Most rounds of boosting; each grows one tree a label. Fewer where more stop helping.
     trees: int = limited(150, 1, 10_000)
     #: Most splits from a tree's root to a leaf.
     max_depth: int = limited(4, 1, 20)
     #: How much each tree corrects of what the trees before it left.
     learning_rate: float = limited(0.2, 0.001, 1.0)
+    #: How far rare labels weigh more: 0 not at all, 1 until all labels weigh the same.
+    balance: float = limited(0.5, 0.0, 1.0)
+    #: Of all that is left to chance.
+    seed: int = limited(0, 0, 2**31 - 1)
     #: Side in pixels of the square that an image is scaled to before its edges are looked at.
     size: int = limited(32, 16, 256, multiple_of=8)
 
@@ -65,12 +66,16 @@ class ImageClassification(Trainable):
         head: from features to labels.
         size: side in pixels of the square that images are scaled to.
         model_version: of its predictions.
+        score: what their scores are, one of ``lsbatch_pipelines.calibration.SCORES``.
     """
 
     name: ClassVar[str] = "image-classification"
 
-    def __init__(self, media: MediaReader, head: Head, size: int, model_version: str) -> None:
+    def __init__(
+        self, media: MediaReader, head: Head, size: int, model_version: str, score: str = "confidence"
+    ) -> None:
         self.model_version = model_version
+        self._score = score
         self._control = head.control
         self._media = media
         self._head = head
@@ -88,7 +93,12 @@ class ImageClassification(Trainable):
         head = Head.load(context.model_dir, context.label_config, "Image", name=options.control)
         # The features must be those of the training, whatever the parameters say now.
         size = int(head.extra.get("size", options.size))
-        return cls(context.media, head, size, context.model_version)
+        return cls(context.media, head, size, context.model_version, context.score)
+
+    @classmethod
+    def search_space(cls) -> Mapping[str, Sequence[Any]]:
+        """See ``Trainable``: values of parameters that are worth trying."""
+        return SEARCH_SPACE
 
     @classmethod
     def fit(cls, context: PipelineContext, tasks: Iterable[TrainingTask], model_dir: Path) -> Evaluation:
@@ -96,9 +106,9 @@ class ImageClassification(Trainable):
         options = read_params(ImageOptions, context.params)
         control = find_control(context.label_config, "Image", name=options.control)
         examples = collect(control, tasks, lambda batch: read_images(batch, control, context.media, options.size))
-        grown = HeadOptions(options.trees, options.max_depth, options.learning_rate, share_of_features=0.3)
+        grown = HeadOptions(options.trees, options.max_depth, options.learning_rate, 0.3, options.balance, options.seed)
         rows = np.stack(examples.rows)
-        head = Head.fit(rows, examples.answers, control, grown, extra={"size": options.size})
+        head = Head.fit(rows, examples.answers, control, grown, extra={"size": options.size}, cluster=context.cluster)
         head.save(model_dir)
         return evaluate(control, examples, head.predict(np.stack(examples.held_rows)))
 
@@ -106,8 +116,12 @@ class ImageClassification(Trainable):
         """See ``Pipeline.predict``. A task whose image cannot be read is a failure."""
         rows = read_images(tasks, self._control, self._media, self._size)
         readable = [row for row in rows if not isinstance(row, TaskFailure)]
-        guesses = iter(self._head.predict(np.stack(readable))) if readable else iter(())
+        guesses = iter(self._head.predict(np.stack(readable), self._score)) if readable else iter(())
         return [row if isinstance(row, TaskFailure) else write_result(self._control, next(guesses)) for row in rows]
+
+    def embed(self, tasks: Sequence[Task]) -> Sequence[Features | TaskFailure]:
+        """See ``Pipeline``: the features that the model sees."""
+        return read_images(tasks, self._control, self._media, self._size)
 
 
 def read_images(tasks: Sequence[Task], control: Control, media: MediaReader, size: int) -> list[Features | TaskFailure]:
@@ -117,28 +131,8 @@ def read_images(tasks: Sequence[Task], control: Control, media: MediaReader, siz
 
 
 def _read(task: Task, control: Control, media: MediaReader, size: int) -> Features | TaskFailure:
-    from PIL import UnidentifiedImageError  # here, since the driver only asks whether the pipeline fits
-
-    key = control.data_key
-    if key not in task.data:
-        there = ", ".join(map(str, task.data)) or "nothing"
-        return TaskFailure(f"the task's data has no key {key!r}; it has {there}")
-    uri = task.data[key]
-    if not isinstance(uri, str) or not uri:
-        kind = "null" if uri is None else type(uri).__name__
-        return TaskFailure(f"the task's {key!r} is {'empty' if uri == '' else kind}, not the address of an image")
-    content = b""
-    try:
-        content = media.read(uri)
-        return features(content, size)
-    except (PipelineError, TransientError) as error:
-        return TaskFailure(str(error))
-    except UnidentifiedImageError:
-        # Such as the login page of what lies behind the address.
-        kind = "HTML, XML or SVG" if content.lstrip()[:1] == b"<" else "of no kind that Pillow knows"
-        return TaskFailure(f"the image cannot be read: it is {kind}")
-    except Exception as error:  # on a broken file Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        return TaskFailure(f"the image cannot be read: {str(error) or type(error).__name__}")
+    uri = image_uri(task, control)
+    return uri if isinstance(uri, TaskFailure) else look_at(uri, media, lambda content: features(content, size))
 
 
 def features(content: bytes, size: int) -> Features:
@@ -154,12 +148,9 @@ def features(content: bytes, size: int) -> Features:
     Raises:
         Exception: not an image, a broken or too large one; of many kinds, since each decoder raises its own.
     """
-    from PIL import Image
+    from PIL import Image  # here, since the driver only asks whether the pipeline fits
 
-    with Image.open(io.BytesIO(content)) as image:
-        # Pillow itself refuses only at twice this size, and warns below.
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+    with opened(content) as image:
         # A JPEG is decoded at the smallest size that suffices.
         image.draft("L", (size, size))
         gray = image.convert("L").resize((size, size), Image.Resampling.BICUBIC)

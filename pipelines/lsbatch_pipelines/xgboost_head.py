@@ -1,69 +1,69 @@
 """The learning part of the pipelines for choices: gradient-boosted trees from features to labels.
 
+The training tasks are dealt into parts. Trees grown without a part tell on it after how many rounds more trees stop
+helping, and how far their probabilities can be trusted; the stored trees are then grown on all.
+
 Stored as ``model.ubj`` (XGBoost's own format) and ``labels.json``: the control that is filled, its labels in the order
-of the model's outputs, whether several may be chosen, and the options that the features were made with.
+of the model's outputs, whether several may be chosen, the calibration, and the options that the features were made
+with.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import Control, LabelConfig
+from lsbatch.ports import TrainingCluster
+from lsbatch_pipelines.calibration import Calibration, certainty
 from lsbatch_pipelines.choices import Answer, Guess, find_control
+from lsbatch_pipelines.growing import Growing, HeadOptions, Matrix, client_of, deal, outputs_of, weights_of
 
 if TYPE_CHECKING:
     # Seconds to import, and the driver only asks whether a pipeline fits: they are loaded where they are used.
     import xgboost
-    from scipy.sparse import csr_matrix
 
-__all__ = ["Head", "HeadOptions", "Matrix", "damaged", "no_model"]
-
-#: Features: one row a task, float32. What a sparse matrix leaves out counts as missing, in training as in prediction.
-Matrix: TypeAlias = "NDArray[np.float32] | csr_matrix"
+__all__ = ["SEARCH_SPACE", "Head", "HeadOptions", "Matrix", "damaged", "no_model"]
 
 MODEL, LABELS = "model.ubj", "labels.json"
-SHARE_OF_ROWS = 0.8  # that each tree is grown on
-LIGHTEST_LEAF = 0.1  # XGBoost's own 1.0 never splits on a word that only a few of a hundred texts hold
-
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """How the trees are grown."""
-
-    #: Rounds of boosting; each grows one tree a label.
-    trees: int
-    #: Most splits from a tree's root to a leaf.
-    max_depth: int
-    #: How much each tree corrects of what the trees before it left, in (0, 1].
-    learning_rate: float
-    #: Share of the features that each split chooses from, in (0, 1].
-    share_of_features: float
+#: Values of the pipelines' parameters that are worth trying.
+SEARCH_SPACE: Mapping[str, Sequence[Any]] = {
+    "max_depth": (3, 4, 6, 8),
+    "learning_rate": (0.05, 0.1, 0.2, 0.3),
+    "trees": (100, 200, 400),
+    "balance": (0.0, 0.5, 1.0),
+}
 
 
 class Head:
     """Trees for the labels of one control.
 
     Args:
-        booster: one output for each label: probabilities that sum to 1, or one each where several may be chosen.
+        booster: one output for each label, in log odds.
         control: what the guesses are for.
         labels: in the order of the outputs, which is the label config's.
+        calibration: from outputs to probabilities.
         extra: what the pipeline stored beside the labels.
     """
 
     def __init__(
-        self, booster: xgboost.Booster, control: Control, labels: Sequence[str], *, extra: Mapping[str, Any]
+        self,
+        booster: xgboost.Booster,
+        control: Control,
+        labels: Sequence[str],
+        calibration: Calibration,
+        *,
+        extra: Mapping[str, Any],
     ) -> None:
         self.control = control
         self.labels = tuple(labels)
+        self.calibration = calibration
         self.extra = extra
         self._booster = booster
 
@@ -76,6 +76,7 @@ class Head:
         options: HeadOptions,
         *,
         extra: Mapping[str, Any],
+        cluster: TrainingCluster | None = None,
     ) -> Head:
         """Grow the trees. The same arguments give the same trees, on any number of cores.
 
@@ -85,60 +86,53 @@ class Head:
             control: gives the order of the labels; those that no answer holds are left out.
             options: how to grow.
             extra: JSON to store with the model.
+            cluster: where a large matrix is trained on; the trees then depend on how many workers it has.
         """
-        import xgboost
-
         seen = frozenset().union(*answers)
         labels = [label for label in control.labels if label in seen]
-        chosen = np.array([[label in answer for label in labels] for answer in answers], dtype=np.float32)
-        settings: dict[str, Any] = {
-            "tree_method": "hist",
-            "seed": 0,
-            "nthread": _cores(),
-            "max_depth": options.max_depth,
-            "learning_rate": options.learning_rate,
-            "subsample": SHARE_OF_ROWS,
-            "colsample_bynode": options.share_of_features,
-            "min_child_weight": LIGHTEST_LEAF,
-        }
-        if control.multiple:
-            settings |= {"objective": "binary:logistic", "base_score": 0.5}
-            target = chosen
-        else:
-            settings |= {"objective": "multi:softprob", "num_class": len(labels)}
-            target = chosen.argmax(axis=1)
-        data = xgboost.DMatrix(matrix, target, nthread=settings["nthread"])
-        booster = xgboost.train(settings, data, num_boost_round=options.trees)
-        return cls(booster, control, labels, extra=extra)
+        truth = np.array([[label in answer for label in labels] for answer in answers], dtype=np.float64)
+        weights = weights_of(truth, options.balance) if not control.multiple else np.ones(len(truth))
+        with client_of(cluster, matrix) as client:
+            growing = Growing(matrix, truth, weights, options, multiple=control.multiple, client=client)
+            rounds, outputs, told = growing.ondeal(deal(answers, options.seed))
+            booster, _ = growing.grow(np.arange(len(truth)), rounds)
+        calibration = Calibration.fit(outputs, truth[told], multiple=control.multiple)
+        return cls(booster, control, labels, calibration, extra=extra)
 
-    def predict(self, matrix: Matrix) -> list[Guess]:
-        """One guess a row, each by itself, on one core.
-
-        The score of a single choice is its probability. Where several labels may be chosen, those with a probability
-        of at least 0.5 are; the score is the mean over all labels of how sure that yes or no is, max(p, 1 - p).
+    def probabilities(self, matrix: Matrix) -> NDArray[np.float64]:
+        """The probability of each label for each row, shape (tasks, labels), on one core.
 
         Args:
             matrix: features, shape (tasks, features); may have no rows.
         """
-        import xgboost
-
         if not matrix.shape[0]:
-            return []
-        outputs = self._booster.predict(xgboost.DMatrix(matrix, nthread=1))
-        probabilities = np.asarray(outputs, dtype=np.float64).reshape(matrix.shape[0], len(self.labels))
-        if not self.control.multiple:
-            return [Guess((self.labels[int(row.argmax())],), _score(row.max())) for row in probabilities]
-        sure = np.maximum(probabilities, 1 - probabilities).mean(axis=1)
+            return np.zeros((0, len(self.labels)))
+        return self.calibration.probabilities(outputs_of(self._booster, matrix, len(self.labels), cores=1))
+
+    def predict(self, matrix: Matrix, how: str = "confidence") -> list[Guess]:
+        """One guess a row, each by itself, on one core.
+
+        Where several labels may be chosen, those with a probability of at least 0.5 are.
+
+        Args:
+            matrix: features, shape (tasks, features); may have no rows.
+            how: what the score is, one of ``lsbatch_pipelines.calibration.SCORES``.
+        """
+        probabilities = self.probabilities(matrix)
+        multiple = self.control.multiple
+        chosen = (
+            probabilities >= 0.5 if multiple else probabilities.argmax(axis=1)[:, None] == np.arange(len(self.labels))
+        )
         return [
-            Guess(tuple(label for label, p in zip(self.labels, row, strict=True) if p >= 0.5), _score(score))
-            for row, score in zip(probabilities, sure, strict=True)
+            Guess(tuple(label for label, taken in zip(self.labels, row, strict=True) if taken), _score(score))
+            for row, score in zip(chosen, certainty(probabilities, how, multiple=multiple), strict=True)
         ]
 
     def save(self, folder: Path) -> None:
         """Write ``model.ubj`` and ``labels.json``."""
         self._booster.save_model(folder / MODEL)
         control = {"control": self.control.name, "labels": self.labels, "multiple": self.control.multiple}
-        content = {**control, **self.extra}
+        content = {**control, "calibration": self.calibration.to_json(), **self.extra}
         (folder / LABELS).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -162,6 +156,7 @@ class Head:
             stored = json.loads((folder / LABELS).read_text(encoding="utf-8"))
             trained_for, multiple = str(stored.pop("control")), bool(stored.pop("multiple"))
             labels = [str(label) for label in stored.pop("labels")]
+            calibration = Calibration.from_json(stored.pop("calibration"), len(labels), multiple=multiple)
             booster = xgboost.Booster({"nthread": 1}, model_file=_existing(folder / MODEL))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, xgboost.core.XGBoostError) as error:
             raise damaged(folder, error) from error
@@ -175,7 +170,7 @@ class Head:
         if unknown or multiple != control.multiple:
             why = f"has no choice {', '.join(map(repr, unknown))}" if unknown else "now says otherwise of choice="
             raise _unfit(folder, f"'{control.name}' {why}")
-        return cls(booster, control, labels, extra=stored)
+        return cls(booster, control, labels, calibration, extra=stored)
 
 
 def _still_fits(folder: Path, label_config: LabelConfig, object_tags: Sequence[str], name: str) -> Control:
@@ -210,11 +205,6 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path.name}")
     return path
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _score(value: float) -> float:
