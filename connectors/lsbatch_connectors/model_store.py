@@ -2,8 +2,9 @@
 
     <url>/<version>/manifest.json    where the model comes from, and the SHA-256 of each file
     <url>/<version>/...              the files that the pipeline stored
+    <url>/promotions/<time>.json     which version came into use, or went out of it
 
-A version exists when its manifest does: the manifest is written last.
+A version exists when its manifest does: the manifest is written last, and deleted first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,12 +26,18 @@ from fsspec.implementations.local import LocalFileSystem
 from lsbatch.entities import ModelVersion, check_model_version
 from lsbatch.errors import ConfigError
 from lsbatch.ports import ModelStore
+from lsbatch.promotions import Lineage, Promotion
 
 __all__ = ["FsspecModelStore"]
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
+PROMOTIONS = "promotions"
+#: Of manifests: raised when an older lsbatch could not read them any more.
+FORMAT = 1
+#: What a manifest says beside what ``publish`` was given.
+OWN_KEYS = ("version", "created_at", "files", "format")
 BLOCK = 1 << 20
 
 
@@ -64,14 +72,52 @@ class FsspecModelStore(ModelStore):
         """
         now = datetime.now(UTC)
         files = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in sorted(_files(folder))}
-        digest = hashlib.sha256(json.dumps([files, manifest], sort_keys=True, default=str).encode()).hexdigest()
-        version = check_model_version(f"{name}-{now:%Y%m%dT%H%M%SZ}-{digest[:8]}")
-        whole = {
-            **manifest,
-            "version": version,
-            "created_at": now.isoformat(timespec="microseconds"),
-            "files": files,
-        }
+        plain = json.loads(json.dumps(manifest, default=str))
+        version = check_model_version(f"{name}-{now:%Y%m%dT%H%M%SZ}-{_digest(files, plain)}")
+        created = now.isoformat(timespec="microseconds")
+        return self._store(
+            folder, {**plain, "version": version, "created_at": created, "files": files, "format": FORMAT}
+        )
+
+    def adopt(self, folder: Path, manifest: Mapping[str, Any]) -> ModelVersion:
+        """See ``ModelStore.adopt``.
+
+        Raises:
+            ConfigError: as there, or the store cannot be written.
+        """
+        whole = _checked(dict(manifest))
+        version = check_model_version(str(whole["version"]))
+        given = {key: value for key, value in whole.items() if key not in OWN_KEYS}
+        if not version.endswith(f"-{_digest(whole['files'], given)}"):
+            raise ConfigError(f"model {version}: its manifest is not the one that it was stored with")
+        for relative, expected in whole["files"].items():
+            if why := _why_unusable(folder / relative, expected):
+                raise ConfigError(f"model {version}: {relative} {why}")
+        if self._fs.exists(f"{self._root}/{version}/{MANIFEST}"):
+            if self._manifest(version) != whole:
+                raise ConfigError(f"model {version} is in {self.url} already, and is another one")
+            return ModelVersion(version, whole)
+        return self._store(folder, whole)
+
+    def check_writable(self) -> None:
+        """See ``ModelStore.check_writable``."""
+        probe = f"{self._root}/{PARTIAL}{uuid.uuid4().hex}"
+        try:
+            self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.pipe_file(probe, b"")
+            self._fs.rm_file(probe)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"the model cannot be stored in {self.url}: {error.strerror or error}",
+            hint="Free space there or make it writable, or set models.url (LSBATCH_MODELS_URL).",
+        )
+
+    def _store(self, folder: Path, whole: dict[str, Any]) -> ModelVersion:
+        """Store files and manifest under the manifest's version."""
+        version, files = str(whole["version"]), whole["files"]
         partial, final = f"{self._root}/{PARTIAL}{uuid.uuid4().hex}", f"{self._root}/{version}"
         # A local folder is renamed when it is whole. An object store has no such rename: there the manifest comes last.
         target = partial if self._local else final
@@ -81,17 +127,16 @@ class FsspecModelStore(ModelStore):
                 self._fs.makedirs(f"{target}/{relative}".rpartition("/")[0], exist_ok=True)
                 self._fs.put_file(str(folder / relative), f"{target}/{relative}")
             self._fs.pipe_file(f"{target}/{MANIFEST}", json.dumps(whole, indent=2, ensure_ascii=False).encode())
-            if self._local and not self._fs.exists(final):
+            if self._local and not self._fs.exists(f"{final}/{MANIFEST}"):
+                # What an interrupted removal left is no version.
+                shutil.rmtree(final, ignore_errors=True)
                 Path(partial).rename(final)
         except OSError as error:
-            raise ConfigError(
-                f"the model cannot be stored in {self.url}: {error.strerror or error}",
-                hint="Free space there or make it writable, or set models.url (LSBATCH_MODELS_URL).",
-            ) from error
+            raise self._unwritable(error) from error
         finally:
             if self._local and Path(partial).exists():
                 shutil.rmtree(partial)
-        return ModelVersion(version, json.loads(json.dumps(whole)))
+        return ModelVersion(version, whole)
 
     def versions(self) -> Sequence[ModelVersion]:
         """See ``ModelStore.versions``; those with a damaged manifest are left out with a warning."""
@@ -143,6 +188,59 @@ class FsspecModelStore(ModelStore):
                 )
         return folder
 
+    def remove(self, version: str) -> None:
+        """See ``ModelStore.remove``.
+
+        Raises:
+            ConfigError: the store cannot be written.
+        """
+        folder = f"{self._root}/{version}"
+        try:
+            if self._fs.exists(f"{folder}/{MANIFEST}"):
+                self._fs.rm_file(f"{folder}/{MANIFEST}")
+            if self._fs.exists(folder):
+                self._fs.rm(folder, recursive=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def promotions(self) -> Sequence[Promotion]:
+        """See ``ModelStore.promotions``; damaged notes are left out with a warning."""
+        folder = f"{self._root}/{PROMOTIONS}"
+        if not self._fs.exists(folder):
+            return []
+        self._fs.invalidate_cache()
+        found = []
+        for path in sorted(str(path) for path in self._fs.ls(folder, detail=False)):
+            if path.rpartition("/")[2].startswith(PARTIAL):
+                continue
+            try:
+                entry = json.loads(self._fs.cat_file(path))
+                found.append(Promotion(**{**entry, "lineage": Lineage(**entry["lineage"])}))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                logger.warning("the promotion %s cannot be read: %s; left out", path, error)
+        return found
+
+    def note(self, promotion: Promotion) -> None:
+        """See ``ModelStore.note``.
+
+        Raises:
+            ConfigError: the store cannot be written.
+        """
+        folder = f"{self._root}/{PROMOTIONS}"
+        # Times of one clock have one length, so that names sort as times do.
+        stamp = "".join(sign for sign in promotion.at if sign.isdigit() or sign == "T")
+        final, partial = f"{folder}/{stamp}-{uuid.uuid4().hex[:8]}.json", f"{folder}/{PARTIAL}{uuid.uuid4().hex}"
+        content = json.dumps(asdict(promotion), ensure_ascii=False).encode()
+        try:
+            self._fs.makedirs(folder, exist_ok=True)
+            if self._local:
+                Path(partial).write_bytes(content)
+                Path(partial).rename(final)
+            else:
+                self._fs.pipe_file(final, content)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def _copy(self, version: str, files: Mapping[str, str], folder: Path) -> None:
         partial = self._cache / f"{PARTIAL}{uuid.uuid4().hex}"
         try:
@@ -161,13 +259,34 @@ class FsspecModelStore(ModelStore):
         path = f"{self._root}/{version}/{MANIFEST}"
         try:
             manifest = json.loads(self._fs.cat_file(path))
-            if not isinstance(manifest["files"], dict):
-                raise TypeError("'files' is no mapping")
-            if outside := [name for name in manifest["files"] if not _is_inside(name)]:
-                raise ValueError(f"{outside[0]!r} is not below the version's folder")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"the manifest of model {version} is damaged: {error}") from error
-        return dict(manifest)
+        return _checked(manifest, version)
+
+
+def _checked(manifest: Any, version: str = "") -> dict[str, Any]:
+    """The manifest, if it is one.
+
+    Raises:
+        ConfigError: it is not, or comes from a newer lsbatch.
+    """
+    try:
+        name = version or str(manifest["version"])
+        if not isinstance(manifest["files"], dict):
+            raise TypeError("'files' is no mapping")
+        if outside := [path for path in manifest["files"] if not _is_inside(path)]:
+            raise ValueError(f"{outside[0]!r} is not below the version's folder")
+        newer = int(manifest.get("format", FORMAT)) > FORMAT
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the manifest of model {version or 'to import'} is damaged: {error}") from error
+    if newer:
+        raise ConfigError(f"model {name} was stored by a newer lsbatch", hint="Upgrade: pip install -U lsbatch")
+    return dict(manifest)
+
+
+def _digest(files: Mapping[str, str], manifest: Mapping[str, Any]) -> str:
+    """The last part of a version's name: 8 hex digits of the SHA-256 of what it holds and says."""
+    return hashlib.sha256(json.dumps([files, manifest], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _files(folder: Path) -> list[Path]:

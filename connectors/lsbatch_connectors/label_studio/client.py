@@ -27,7 +27,7 @@ from lsbatch.retry import retry_transient
 __all__ = ["ConnectionOptions", "LabelStudioClient"]
 
 logger = logging.getLogger(__name__)
-MESSAGE_LENGTH = 500
+MESSAGE_LENGTH = 800
 HINTS = {
     401: "Check LABEL_STUDIO_API_KEY: copy a token from Account & Settings > Access Token. Legacy tokens work only "
     "where the organization allows them.",

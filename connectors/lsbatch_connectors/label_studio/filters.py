@@ -18,6 +18,7 @@ __all__ = [
     "annotated",
     "by_versions",
     "carrying",
+    "carrying_any",
     "created",
     "exactly",
     "in_range",
@@ -112,6 +113,16 @@ def _unlisted(ids: Sequence[int]) -> Filter:
 def carrying(model_version: str) -> Filter:
     """Tasks with a prediction whose version *contains* this text. The value is a list: a text is taken by letters."""
     return _item("predictions_model_versions", "contains", "List", [model_version])
+
+
+def carrying_any(model_versions: Sequence[str]) -> Filter | None:
+    """Tasks with a prediction whose version contains one of these texts; None where that cannot be asked for.
+
+    That is where one of them is empty, or all together are too long for an address.
+    """
+    found = _item("predictions_model_versions", "contains", "List", list(model_versions))
+    short = len(quote_plus(query([found, in_range(2**53, 2**53)]))) < ADDRESS_LENGTH - IDS_LENGTH
+    return found if all(model_versions) and short else None
 
 
 def not_carrying(model_version: str) -> Filter:

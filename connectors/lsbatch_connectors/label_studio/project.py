@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from lsbatch.entities import AnnotatedTask, Prediction, TaskId
+from lsbatch.entities import AnnotatedTask, Prediction, Task, TaskId, TaskPredictions
 from lsbatch.errors import AmbiguousError, PermanentError
-from lsbatch.ports import AnnotationSource, PredictionSink, ProjectInfo, Selection, TaskPage, TaskSource
+from lsbatch.ports import (
+    AnnotationSource,
+    Backend,
+    LabelQueue,
+    PredictionStore,
+    ProjectInfo,
+    Selection,
+    TaskPage,
+    TaskSource,
+    VersionCount,
+)
 from lsbatch.retry import retry_transient
+from lsbatch_connectors.label_studio import filters
 from lsbatch_connectors.label_studio.client import LabelStudioClient
+from lsbatch_connectors.label_studio.queue import Queue
 from lsbatch_connectors.label_studio.read_back import ReadBack
 from lsbatch_connectors.label_studio.selections import Selector
+from lsbatch_connectors.label_studio.stored import StoredPredictions
 from lsbatch_connectors.label_studio.tasks import TaskList
 
 __all__ = ["LabelStudioProject"]
@@ -20,7 +34,7 @@ __all__ = ["LabelStudioProject"]
 PROBE_SECONDS = 10.0
 
 
-class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
+class LabelStudioProject(TaskSource, AnnotationSource, PredictionStore, LabelQueue):
     """Tasks, annotations and predictions of one project.
 
     Args:
@@ -34,6 +48,8 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
         self._tasks = TaskList(client, project_id)
         self._read_back = ReadBack(client, project_id, self._tasks)
         self._selector = Selector(client, project_id, self._tasks, self._read_back)
+        self._queue = Queue(client, project_id)
+        self._stored = StoredPredictions(client, project_id, self._tasks, self._selector, self._read_back)
 
     # -------------------------------------------------------------------------------------------- reading
 
@@ -46,18 +62,24 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
                 "the project asks its live backend for predictions whenever tasks are listed, so that reading them "
                 "is slow and creates predictions; switch off 'evaluate_predictions_automatically'"
             )
-        if not row.get("show_collab_predictions", True):
+        shown = bool(row.get("show_collab_predictions", True))
+        if not shown:
             warnings.append("the project does not show predictions to annotators (Settings > Annotation > Prelabeling)")
         return ProjectInfo(
             id=self.id,
             title=row.get("title") or "",
             label_config=row.get("label_config") or "",
             task_count=int(row.get("task_number") or 0),
-            annotated_count=int(row.get("num_tasks_with_annotations") or 0),
+            # The first is 0 after an import of annotated tasks, the second leaves out what is annotated in part.
+            annotated_count=max(
+                int(row.get("num_tasks_with_annotations") or 0), int(row.get("finished_task_number") or 0)
+            ),
             active_version=row.get("model_version") or "",
             prediction_count=int(row.get("total_predictions_number") or 0),
             one_writer=self.client.development_server,
+            shows_predictions=shown,
             warnings=tuple(warnings),
+            created_at=datetime.fromisoformat(row["created_at"]) if row.get("created_at") else None,
         )
 
     def split(self, selection: Selection, parts: int) -> Sequence[tuple[int, int]]:
@@ -72,9 +94,10 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
         """See ``TaskSource.absent``."""
         return self._read_back.absent(task_ids)
 
-    def annotated(self) -> Iterator[AnnotatedTask]:
+    def annotated(self, selection: Selection) -> Iterator[AnnotatedTask]:
         """See ``AnnotationSource.annotated``."""
-        return self._tasks.annotated()
+        for ids in self._selector.ids(selection, filters.annotated()):
+            yield from self._tasks.annotated(ids)
 
     def existing(self, first: int, last: int) -> Iterator[TaskId]:
         """See ``PredictionSink.existing``."""
@@ -99,6 +122,44 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
     def stale_counters(self, first: int, last: int) -> int:
         """See ``PredictionSink.stale_counters``."""
         return self._read_back.stale_counters(first, last)
+
+    def versions(self) -> Sequence[VersionCount]:
+        """See ``PredictionStore.versions``."""
+        return self._read_back.version_counts()
+
+    def backends(self) -> Sequence[Backend]:
+        """See ``PredictionStore.backends``."""
+        return self._stored.backends()
+
+    def holding(
+        self, selection: Selection, versions: Collection[str] | None = None, *, references: bool = False
+    ) -> Iterator[Sequence[TaskPredictions]]:
+        """See ``PredictionStore.holding``."""
+        return self._stored.holding(selection, versions, references=references)
+
+    def remaining(self, prediction_ids: Collection[int], task_ids: Sequence[TaskId]) -> set[int]:
+        """See ``PredictionStore.remaining``."""
+        return self._stored.remaining(prediction_ids, task_ids)
+
+    def holds_others(self, task_ids: Sequence[TaskId], versions: Collection[str]) -> bool:
+        """See ``PredictionStore.holds_others``."""
+        return self._stored.holds_others(task_ids, versions)
+
+    def holds_only(self, task_ids: Sequence[TaskId], prediction_ids: Collection[int]) -> bool:
+        """See ``PredictionStore.holds_only``."""
+        return self._stored.holds_only(task_ids, prediction_ids)
+
+    def counters_off(self, task_ids: Sequence[TaskId], predictions: int) -> int:
+        """See ``PredictionStore.counters_off``."""
+        return self._stored.counters_off(task_ids, predictions)
+
+    def untouched(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """See ``PredictionStore.untouched``."""
+        return self._stored.untouched(task_ids)
+
+    def parents(self, task_ids: Sequence[TaskId]) -> Mapping[int, int]:
+        """See ``PredictionStore.parents``."""
+        return self._tasks.parent_predictions(task_ids)
 
     # -------------------------------------------------------------------------------------------- writing
 
@@ -172,13 +233,39 @@ class LabelStudioProject(TaskSource, AnnotationSource, PredictionSink):
         """See ``PredictionSink.repair_counters``: an import of nothing makes the server count the whole project."""
         self.client.write("POST", f"/api/projects/{self.id}/import/predictions", [])
 
-    def activate(self, model_version: str) -> str:
+    def delete_all(self, task_ids: Sequence[TaskId]) -> None:
+        """See ``PredictionStore.delete_all``."""
+        self._stored.delete_all(task_ids)
+
+    def delete_version(self, model_version: str) -> None:
+        """See ``PredictionStore.delete_version``."""
+        self._stored.delete_version(model_version)
+
+    def accept(self, model_version: str, task_ids: Sequence[TaskId]) -> None:
+        """See ``PredictionStore.accept``."""
+        self._stored.accept(model_version, task_ids)
+
+    def make_tab(self, title: str, task_ids: Sequence[int], *, order_by: str = "") -> int:
+        """See ``LabelQueue.make_tab``."""
+        return self._queue.make_tab(title, task_ids, order_by=order_by)
+
+    def put_data(self, task: Task, key: str, value: str) -> None:
+        """See ``LabelQueue.put_data``."""
+        self._queue.put_data(task, key, value)
+
+    def set_sampling(self, how: str) -> None:
+        """See ``LabelQueue.set_sampling``."""
+        self._queue.set_sampling(how)
+
+    def activate(self, model_version: str, *, show: bool = False) -> str:
         """See ``PredictionSink.activate``."""
         before = self.project().active_version
+        # Both in one request: to switch predictions off empties the version.
+        change = {"model_version": model_version, **({"show_collab_predictions": True} if show else {})}
 
         def once() -> None:
             try:
-                self.client.write("PATCH", f"/api/projects/{self.id}/", {"model_version": model_version})
+                self.client.write("PATCH", f"/api/projects/{self.id}/", change)
             except AmbiguousError as error:
                 raise error.as_transient() from error
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from lsbatch.entities import TaskId
+from lsbatch.ports import VersionCount
 from lsbatch_connectors.label_studio import filters
 from lsbatch_connectors.label_studio.client import LabelStudioClient
-from lsbatch_connectors.label_studio.tasks import PageSize, TaskList
+from lsbatch_connectors.label_studio.tasks import FULL_PAGE, PageSize, TaskList
 
 __all__ = ["ReadBack"]
 
-#: Tasks whose predictions are read whole in the first request; they cost five times as much as ids.
-FULL_PAGE = 100
 IDS_PAGE = 2_000
 #: Listing so many tasks costs the server about what two counts do.
 LISTED_IDS = 500
@@ -40,9 +40,28 @@ class ReadBack:
         self._ids_page = PageSize(IDS_PAGE)
 
     def versions(self) -> dict[str, int]:
-        """Every version of the project with its number of predictions."""
-        body = self._client.get(f"/api/projects/{self._project}/model-versions/", {"extended": "true"})
-        return {row["model_version"] or "": row["count"] for row in body["static"]}
+        """Every version of the project with its number of predictions, the empty text being none."""
+        return {entry.model_version: entry.predictions for entry in self.version_counts()}
+
+    def version_counts(self) -> list[VersionCount]:
+        """See ``PredictionStore.versions``.
+
+        The server counts the column of the versions, so that it says 0 for predictions whose version is null.
+        """
+        path = f"/api/projects/{self._project}/"
+        rows = self._client.get(f"{path}model-versions/", {"extended": "true"})["static"]
+        counts: dict[str, int] = {}
+        latest: dict[str, datetime] = {}
+        for row in rows:
+            # Null and the empty text are two rows.
+            name, when = row["model_version"] or "", datetime.fromisoformat(row["latest"])
+            counts[name] = counts.get(name, 0) + row["count"]
+            latest[name] = max(when, latest.get(name, when))
+        if any(row["model_version"] is None for row in rows):
+            total = int(self._client.get(path)["total_predictions_number"] or 0)
+            counts[""] += max(0, total - sum(counts.values()))
+        found = [VersionCount(name, count, latest[name]) for name, count in counts.items()]
+        return sorted(found, key=lambda entry: entry.latest, reverse=True)
 
     def existing(self, first: int, last: int) -> Iterator[TaskId]:
         """See ``PredictionSink.existing``."""
@@ -152,7 +171,8 @@ class ReadBack:
 
     def _carries(self, row: dict[str, Any], model_version: str) -> bool:
         versions = filters.parse_versions(row["predictions_model_versions"] or "")
-        if versions is None:
+        # The column joins versions with commas and leaves quotes out, so that one of these may look like another.
+        if versions is None or any(mark in model_version for mark in ",\"'\\"):
             predictions = self._client.get("/api/predictions/", {"task": row["id"]})
             versions = [prediction["model_version"] for prediction in predictions]
         return model_version in versions

@@ -15,9 +15,18 @@ from lsbatch.ports import Selection, TaskPage
 from lsbatch_connectors.label_studio import filters
 from lsbatch_connectors.label_studio.client import LabelStudioClient
 from lsbatch_connectors.label_studio.read_back import ReadBack
-from lsbatch_connectors.label_studio.tasks import PAGE_BYTES, Pages, PageSize, Row, TaskList
+from lsbatch_connectors.label_studio.tasks import FULL_PAGE, PAGE_BYTES, Pages, PageSize, Row, TaskList
 
 __all__ = ["Selector"]
+
+
+@dataclass(frozen=True)
+class _What:
+    """Which columns of the tasks are asked for; ``full`` as for ``TaskList.walk``."""
+
+    include: str
+    full: bool
+    size: PageSize
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,30 @@ class Selector:
 
     def pages(self, selection: Selection, after: int, last: int | None) -> Iterator[TaskPage]:
         """See ``TaskSource.pages``."""
-        asked = self._asked(selection)
+        what = _What("id,data", full=False, size=self._page_size)
+        for rows, left in self._rows(selection, what, after, last, []):
+            yield TaskPage([Task(TaskId(row["id"]), row["data"]) for row in rows], left)
+
+    def ids(self, selection: Selection, items: Sequence[filters.Filter]) -> Iterator[list[int]]:
+        """Ids of the selected tasks that match these filters too, ascending, a page at a time."""
+        for rows, _ in self._rows(selection, _What("id", full=False, size=PageSize()), 0, None, items):
+            yield [int(row["id"]) for row in rows]
+
+    def full_rows(self, selection: Selection, include: str, items: Sequence[filters.Filter]) -> Iterator[list[Row]]:
+        """Rows of the selected tasks that match these filters too, as ``TaskList.walk`` gives them with ``full``."""
+        what = _What(include, full=True, size=PageSize(FULL_PAGE))
+        for rows, _ in self._rows(selection, what, 0, None, items):
+            yield rows
+
+    def _rows(
+        self, selection: Selection, what: _What, after: int, last: int | None, items: Sequence[filters.Filter]
+    ) -> Pages:
+        asked = self._asked(selection, items)
         limit = selection.limit
-        for rows, left in self._walk(asked, after, last, limit if asked.exact else None):
+        for rows, left in self._walk(asked, what, after, last, limit if asked.exact else None):
             rows = self._exactly(asked, rows)[:limit]
             if rows:
-                tasks = [Task(TaskId(row["id"]), row["data"]) for row in rows]
-                yield TaskPage(tasks, left if limit is None else min(left, limit))
+                yield rows, left if limit is None else min(left, limit)
             if limit is not None:
                 limit -= len(rows)
                 if limit <= 0:
@@ -92,12 +118,12 @@ class Selector:
 
     # -------------------------------------------------------------------------------------------- what is asked
 
-    def _asked(self, selection: Selection) -> _Asked:
+    def _asked(self, selection: Selection, items: Sequence[filters.Filter] = ()) -> _Asked:
         tab = {} if selection.view is None else self._tab(selection.view)
         conditions = [tab["filters"]] if tab.get("filters") else []
         if selection.filters:
             conditions.append(json.loads(selection.filters))
-        ours = filters.created(selection.created_since, selection.created_until)
+        ours = [*items, *filters.created(selection.created_since, selection.created_until)]
         if selection.untouched_only:
             ours += filters.untouched()
         inexact = {True: "", False: ""}
@@ -115,7 +141,7 @@ class Selector:
         chosen = tab.get("selectedItems") or {}
         ids = _both(selection.task_ids, chosen.get("included") if not chosen.get("all") else None)
         left_out = frozenset(chosen.get("excluded") or ()) if chosen.get("all") else frozenset()
-        found = [[*ours, *items] for items in filters.alternatives(conditions)]
+        found = [[*ours, *theirs] for theirs in filters.alternatives(conditions)]
         return _Asked(found, ids, left_out, inexact[True], inexact[False])
 
     def _tab(self, view: int) -> Mapping[str, Any]:
@@ -146,9 +172,9 @@ class Selector:
 
     # -------------------------------------------------------------------------------------------- what comes back
 
-    def _walk(self, asked: _Asked, after: int, last: int | None, limit: int | None) -> Pages:
+    def _walk(self, asked: _Asked, what: _What, after: int, last: int | None, limit: int | None) -> Pages:
         if asked.ids is None:
-            yield from self._any_of(asked.alternatives, [], after, last, limit)
+            yield from self._any_of(asked.alternatives, what, [], after, last, limit)
             return
         end = len(asked.ids) if last is None else bisect_right(asked.ids, last)
         ids = asked.ids[bisect_right(asked.ids, after) : end]
@@ -156,21 +182,24 @@ class Selector:
         coming = len(ids)
         for group, part in filters.exactly(ids, longest):
             coming -= len(part)
-            for rows, left in self._any_of(asked.alternatives, group, part[0] - 1, part[-1], limit):
+            for rows, left in self._any_of(asked.alternatives, what, group, part[0] - 1, part[-1], limit):
                 yield rows, left + coming
 
     def _any_of(
         self,
         alternatives: Sequence[Sequence[filters.Filter]],
+        what: _What,
         group: Sequence[filters.Filter],
         after: int,
         last: int | None,
         limit: int | None,
     ) -> Pages:
         one = len(alternatives) == 1
-        size = self._page_size if one else PageSize(most_bytes=PAGE_BYTES // len(alternatives))
+        size = what.size if one else PageSize(what.size.tasks, most_bytes=PAGE_BYTES // len(alternatives))
         walks = [
-            self._tasks.walk([*items, *group], "id,data", after=after, last=last, page_size=size, limit=limit)
+            self._tasks.walk(
+                [*items, *group], what.include, after=after, last=last, page_size=size, limit=limit, full=what.full
+            )
             for items in alternatives
         ]
         return walks[0] if one else _merged(walks)
