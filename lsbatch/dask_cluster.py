@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import dask
-from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed import Client, KilledWorker, LocalCluster, Worker, WorkerPlugin, as_completed
 from distributed.comm.addressing import get_address_host
 
 from lsbatch.dask_executor import LOST, DaskExecutor, DaskOptions
-from lsbatch.errors import ConfigError, TransientError
+from lsbatch.errors import ConfigError, PipelineError, TransientError
 from lsbatch.executor import PredictorFactory
 from lsbatch.shipping import unpack
 
-__all__ = ["open_dask"]
+__all__ = ["map_on_cluster", "open_client", "open_dask"]
+
+Recipe = TypeVar("Recipe", bound=PredictorFactory)
+Shared = TypeVar("Shared")
+T = TypeVar("T")
+R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 #: What asks a run to end.
@@ -33,6 +39,44 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def open_dask(
     options: DaskOptions, factory: PredictorFactory, run: str, *, say: Callable[[str], None]
 ) -> Iterator[DaskExecutor]:
+    """What runs chunks on the cluster that ``open_client`` connects to; raises as that."""
+    with open_client(options, factory, run, say=say) as client:
+        yield DaskExecutor(client, factory, run, options)
+
+
+def map_on_cluster(
+    options: DaskOptions,
+    recipe: Recipe,
+    call: Callable[[Recipe, Shared, T], R],
+    todo: Sequence[T],
+    shared: Shared,
+    *,
+    say: Callable[[str], None],
+) -> Iterator[tuple[T, R]]:
+    """Each of ``todo`` with what ``call(recipe, shared, it)`` gives in a worker, as they are done.
+
+    ``shared`` goes to each worker once.
+
+    Raises:
+        ConfigError, TransientError: as ``open_client``.
+        PipelineError: a worker died of it, such as for lack of memory.
+    """
+    with open_client(options, recipe, "search", say=say) as client:
+        [held] = client.scatter([shared], broadcast=True)
+        futures = {client.submit(call, recipe, held, entry, pure=False): entry for entry in todo}
+        try:
+            for future, result in as_completed(list(futures), loop=client.loop, with_results=True):
+                yield futures[future], result
+        except KilledWorker as error:
+            raise PipelineError(
+                f"a Dask worker died: {error}", hint="Give workers more memory (dask.memory_limit), or use fewer."
+            ) from error
+
+
+@contextmanager
+def open_client(
+    options: DaskOptions, factory: PredictorFactory, run: str, *, say: Callable[[str], None]
+) -> Iterator[Client]:
     """Connect to the cluster, or start a local one of processes; closed at the end, but for one that was there before.
 
     Raises:
@@ -48,6 +92,9 @@ def open_dask(
         "distributed.deploy.lost-worker-timeout": "1000 days",
         # The log of messages keeps what they carried: by default a thousand chunks of tasks.
         "distributed.admin.low-level-log-length": 10,
+        # It looks at every thread each 10 ms through sys._current_frames, which in Python 3.11 can stop the whole
+        # process for good when the garbage collector runs then (python/cpython issue 106883).
+        "distributed.worker.profile.enabled": False,
     }
     with dask.config.set(settings), _quiet():
         cluster = None if options.scheduler is not None else _local_cluster(options)
@@ -59,7 +106,7 @@ def open_dask(
                     client.register_plugin(_Deaf())
                 if client.dashboard_link and (cluster is None or options.dashboard_address):
                     say(f"Dask dashboard: {client.dashboard_link}")
-                yield DaskExecutor(client, factory, run, options)
+                yield client
         finally:
             if cluster is not None:
                 cluster.close()

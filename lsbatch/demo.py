@@ -37,7 +37,7 @@ LABEL_CONFIG = (
     + "".join(f'<Choice value="{label}"/>' for label in LABELS)
     + "</Choices></View>"
 )
-ANNOTATED = 400
+PICTURES, ANNOTATED = 1_797, 400
 #: Pixels of a side, eight times the original's, so that people see something.
 SIDE = 64
 #: Django's limit for one request.
@@ -80,8 +80,13 @@ class DemoReport:
 
 
 @contextmanager
-def demo(folder: Path, progress: Progress) -> Iterator[DemoReport]:
+def demo(folder: Path, progress: Progress, *, pictures: int = PICTURES) -> Iterator[DemoReport]:
     """Run the tour; Label Studio is up until the context ends. What an earlier tour left in ``folder`` is removed.
+
+    Args:
+        folder: where everything lies.
+        progress: told how far it is.
+        pictures: only the first so many; more than are annotated.
 
     Raises:
         ConfigError: ``folder`` holds something else, or Label Studio is not installed.
@@ -95,7 +100,7 @@ def demo(folder: Path, progress: Progress) -> Iterator[DemoReport]:
         seconds["start Label Studio"] = time.perf_counter() - began
         client = LabelStudioClient(ConnectionOptions(server.url, server.token))
         with _timed(seconds, "upload and annotate"):
-            project, truth = _fill(client, server, progress)
+            project, truth = _fill(client, server, progress, pictures)
         bench = Bench(
             load(
                 None,
@@ -143,9 +148,12 @@ def digits() -> tuple[list[bytes], list[str]]:
     return files, [LABELS[digit] for digit in found.target]
 
 
-def _fill(client: LabelStudioClient, server: LocalServer, progress: Progress) -> tuple[int, dict[int, str]]:
+def _fill(
+    client: LabelStudioClient, server: LocalServer, progress: Progress, pictures: int
+) -> tuple[int, dict[int, str]]:
     """Make the project; its id, and the truth of each task."""
     files, truths = digits()
+    files = files[:pictures]
     project = int(client.write("POST", "/api/projects/", {"title": TITLE, "label_config": LABEL_CONFIG})["id"])
     with progress.stage("upload", len(files)) as meter:
         uploaded: dict[int, str] = {}

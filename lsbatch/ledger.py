@@ -15,7 +15,7 @@ from lsbatch.chunks import Chunk, ChunkState, check_transition
 from lsbatch.entities import DeadLetter, TaskId
 from lsbatch.errors import ConfigError
 
-__all__ = ["ImportBatch", "Ledger"]
+__all__ = ["ImportBatch", "Ledger", "age_seconds", "boot_id"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -51,15 +51,15 @@ class ImportBatch:
     chunks: tuple[Chunk, ...]
 
 
-def _boot() -> str:
+def boot_id() -> str:
     """Differs from one start of this machine to the next, where the system tells (Linux)."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text(encoding="ascii").strip() if path.is_file() else ""
 
 
-def _age(sent_at: float, uptime: float, boot: str) -> float:
+def age_seconds(sent_at: float, uptime: float, boot: str) -> float:
     """Seconds since then: by the clock that never jumps if the machine has run since, else by the wall clock."""
-    if boot and boot == _boot() and time.monotonic() >= uptime:
+    if boot and boot == boot_id() and time.monotonic() >= uptime:
         return time.monotonic() - uptime
     return max(0.0, time.time() - sent_at)
 
@@ -204,7 +204,7 @@ class Ledger:
             replaced: ids of the predictions that these tasks carry and that are deleted first, by task.
         """
         with self._transaction() as db:
-            now = (time.time(), time.monotonic(), _boot())
+            now = (time.time(), time.monotonic(), boot_id())
             number = db.execute("INSERT INTO batches (sent_at, uptime, boot) VALUES (?, ?, ?)", now).lastrowid or 0
             for chunk in chunks:
                 _move(db, chunk.number, ChunkState.SENDING)
@@ -262,7 +262,7 @@ class Ledger:
                 f"{_CHUNK} WHERE batch = ? AND state = ? ORDER BY first_task", number, ChunkState.SENDING
             )
             found.append(
-                ImportBatch(number, _age(sent_at, uptime, boot), attempts, tuple(_chunk(row) for row in chunks))
+                ImportBatch(number, age_seconds(sent_at, uptime, boot), attempts, tuple(_chunk(row) for row in chunks))
             )
         return found
 
@@ -296,7 +296,7 @@ def _chunk(row: Sequence[Any]) -> Chunk:
 
 
 def _leaves(db: sqlite3.Connection, batch: ImportBatch) -> None:
-    now = (time.time(), time.monotonic(), _boot(), batch.number)
+    now = (time.time(), time.monotonic(), boot_id(), batch.number)
     db.execute("UPDATE batches SET sent_at = ?, uptime = ?, boot = ? WHERE number = ?", now)
 
 

@@ -27,7 +27,9 @@ POLL_SECONDS = 0.2
 
 
 @contextmanager
-def hold(folder: Path, model_version: str, *, wait_seconds: float, stop: Stop) -> Iterator[None]:
+def hold(
+    folder: Path, model_version: str, *, wait_seconds: float, stop: Stop, what: str = "another run"
+) -> Iterator[None]:
     """Hold the lock of this version in a project's folder.
 
     Args:
@@ -35,6 +37,7 @@ def hold(folder: Path, model_version: str, *, wait_seconds: float, stop: Stop) -
         model_version: what is locked.
         wait_seconds: how long to wait for a process that holds it.
         stop: ends the wait.
+        what: who else may hold it, in words.
 
     Raises:
         StoppedError: somebody asked to stop while it was waited for.
@@ -52,10 +55,13 @@ def hold(folder: Path, model_version: str, *, wait_seconds: float, stop: Stop) -
     while not _acquired(lock, path):
         if wait_seconds > 0 and not waiting:
             waiting = True
-            logger.warning("waiting up to %.0f s for another run of %s: %s", wait_seconds, model_version, _who(holder))
+            logger.warning(
+                "waiting up to %.0f s for %s on %sthis project: %s",
+                *(wait_seconds, what, _named(model_version), _who(holder)),
+            )
         if time.monotonic() >= deadline:
             raise LockedError(
-                f"another run works on version {model_version} of this project: {_who(holder)}",
+                f"{what} works on {_named(model_version)}this project: {_who(holder)}",
                 hint="Wait until it ends, with --wait TIME if you like, or stop it; then run this again.",
             )
         stop.sleep(POLL_SECONDS)
@@ -92,6 +98,11 @@ def _acquired(lock: BaseFileLock, path: Path) -> bool:
 
 def _path(folder: Path, model_version: str) -> Path:
     return folder / f"{hashlib.sha256(model_version.encode()).hexdigest()[:16]}.lock"
+
+
+def _named(model_version: str) -> str:
+    """The version for a message; a lock of the whole project has a name that no version has."""
+    return f"version {model_version} of " if model_version.strip() else ""
 
 
 def _who(holder: Path) -> str:

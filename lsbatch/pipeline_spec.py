@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lsbatch.config.sources import nearest
-from lsbatch.errors import ConfigError, LsbatchError, RefusedError
+from lsbatch.errors import ConfigError, RefusedError
 from lsbatch.label_config import LabelConfig
 from lsbatch.ports import MediaReader, Pipeline, PipelineContext
 from lsbatch.predictor import Predictor, printing_aside, raised
@@ -157,6 +157,7 @@ class PipelineSpec:
         model_version: what predictions carry.
         model_dir: folder of the model's files; None for a pipeline without a model.
         media: how to read what tasks point at.
+        score: what the predictions' scores should be, as ``PipelineContext.score``.
     """
 
     pipeline: str
@@ -166,11 +167,13 @@ class PipelineSpec:
     model_version: str
     model_dir: str | None
     media: MediaSpec = field(repr=False)
+    score: str = "confidence"
 
     @property
     def key(self) -> str:
         """See ``PredictorFactory.key``."""
         parts = [self.pipeline, self.folder, self.params, self.label_config, self.model_version, self.model_dir]
+        parts.append(self.score)
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
     def parcels(self) -> dict[str, bytes]:
@@ -191,23 +194,25 @@ class PipelineSpec:
 
     def __call__(self) -> Predictor:
         """See ``PredictorFactory``."""
+        pipeline, context = self.loaded()
+        return Predictor.build(pipeline, context, name=self.pipeline)
+
+    def loaded(self) -> tuple[type[Pipeline], PipelineContext]:
+        """The pipeline, found in this process, and what it is built or trained from.
+
+        Raises:
+            ConfigError, RefusedError: as ``load_pipeline``.
+        """
         label_config = LabelConfig(self.label_config)
-        pipeline = load_pipeline(self.pipeline, located(self.folder), label_config)
         context = PipelineContext(
             label_config=label_config,
             params=self.params,
             media=self.media.reader(),
             model_version=self.model_version,
             model_dir=None if self.model_dir is None else located(self.model_dir),
+            score=self.score,
         )
-        try:
-            with printing_aside():
-                built = pipeline.build(context)
-        except LsbatchError:
-            raise
-        except (Exception, SystemExit) as error:  # somebody else's code
-            raise ConfigError(f"pipeline {self.pipeline} cannot be built: build() raised {raised(error)}") from error
-        return Predictor(built, label_config, self.model_version)
+        return load_pipeline(self.pipeline, located(self.folder), label_config), context
 
 
 def _files(folder: Path) -> list[Path]:

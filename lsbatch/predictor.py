@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import logging
 import math
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lsbatch.entities import DeadLetter, Outcome, Prediction, Stage, Task
+from lsbatch.errors import ConfigError, LsbatchError
 from lsbatch.label_config import LabelConfig
-from lsbatch.ports import Pipeline, TaskFailure, TaskResult
+from lsbatch.ports import Pipeline, PipelineContext, TaskFailure, TaskResult
 
 __all__ = ["Predictor", "plain", "printing_aside", "raised"]
 
@@ -34,41 +36,72 @@ class Predictor:
         pipeline: called from one thread at a time.
         label_config: of the project that takes the predictions.
         model_version: what every prediction carries.
+
+    Attributes:
+        takes_context: whether the pipeline's ``predict`` takes what an annotator has marked.
     """
 
     def __init__(self, pipeline: Pipeline, label_config: LabelConfig, model_version: str) -> None:
         self.pipeline = pipeline
         self.label_config = label_config
         self.model_version = model_version
+        self.takes_context = _takes_context(pipeline)
+
+    @classmethod
+    def build(cls, pipeline: type[Pipeline], context: PipelineContext, *, name: str) -> Predictor:
+        """The predictor of a pipeline that is built now.
+
+        Args:
+            pipeline: its class.
+            context: what it is built from.
+            name: of the pipeline, for messages.
+
+        Raises:
+            LsbatchError: the pipeline refuses, in its own words.
+            ConfigError: ``build`` raised something else.
+        """
+        try:
+            with printing_aside():
+                built = pipeline.build(context)
+        except LsbatchError:
+            raise
+        except (Exception, SystemExit) as error:  # somebody else's code
+            raise ConfigError(f"pipeline {name} cannot be built: build() raised {raised(error)}") from error
+        return cls(built, context.label_config, context.model_version)
 
     def warm_up(self) -> None:
         """Load what the first task would wait for, so that chunks are measured by their tasks alone."""
         self.label_config.why_invalid({"result": [], "model_version": self.model_version})
 
-    def predict_chunk(self, tasks: Sequence[Task]) -> list[Outcome]:
+    def predict_chunk(self, tasks: Sequence[Task], context: Mapping[str, Any] | None = None) -> list[Outcome]:
         """One outcome for each task, in their order.
 
         A call that raises or returns a wrong number of results is repeated on both halves, until the task at fault is
         alone: k bad tasks among n cost about k log2(n) calls more.
+
+        Args:
+            tasks: any number.
+            context: what an annotator has marked, see ``Pipeline``; a pipeline that does not take it is called plainly.
         """
         if not tasks:
             return []
-        results = self._call(tasks)
+        results = self._call(tasks, context)
         if isinstance(results, str):
             if len(tasks) == 1:
                 return [_dead(tasks[0], "predict", results)]
             middle = len(tasks) // 2
-            return self.predict_chunk(tasks[:middle]) + self.predict_chunk(tasks[middle:])
+            return self.predict_chunk(tasks[:middle], context) + self.predict_chunk(tasks[middle:], context)
         return [self._outcome(task, result) for task, result in zip(tasks, results, strict=True)]
 
-    def _call(self, tasks: Sequence[Task]) -> list[TaskResult | TaskFailure] | str:
+    def _call(self, tasks: Sequence[Task], context: Mapping[str, Any] | None) -> list[TaskResult | TaskFailure] | str:
         """The pipeline's results, or why there are none that could be matched to the tasks."""
         # Copies in a tuple: a pipeline that shortens its tasks, or changes their data in place, must neither shift the
         # results nor spoil the next attempt.
         copies = tuple(Task(task.id, copy.deepcopy(task.data)) for task in tasks)
+        marked = {"context": copy.deepcopy(context)} if context is not None and self.takes_context else {}
         try:
             with printing_aside():
-                returned: object = self.pipeline.predict(copies)
+                returned: object = self.pipeline.predict(copies, **marked)
                 results = list(returned) if isinstance(returned, Iterable) else returned
         except (Exception, SystemExit) as error:  # somebody else's code: anything may come, exit() too
             logger.debug("the pipeline raised on %d tasks", len(tasks), exc_info=True)
@@ -96,6 +129,19 @@ class Predictor:
         if why:
             return _dead(task, "validate", f"the result does not fit the label config: {why}")
         return Prediction(task.id, regions, None if score is None else float(score), self.model_version)
+
+
+def _takes_context(pipeline: Pipeline) -> bool:
+    """Whether ``predict`` can be called with ``context=``."""
+    try:
+        parameters = inspect.signature(pipeline.predict).parameters.values()
+    except (TypeError, ValueError, AttributeError):  # somebody else's object: nothing is known of it
+        return False
+    return any(
+        entry.kind is entry.VAR_KEYWORD
+        or (entry.name == "context" and entry.kind in (entry.KEYWORD_ONLY, entry.POSITIONAL_OR_KEYWORD))
+        for entry in parameters
+    )
 
 
 def printing_aside() -> AbstractContextManager[object]:

@@ -21,7 +21,7 @@ class AuditProof:
     Attributes:
         expected: predictions that the server must hold.
         confirmed: tasks of these that carry the version.
-        gone: tasks of these that were deleted from the project since.
+        gone: tasks of these that were deleted from the project since, or whose prediction was, by lsbatch.
         missing: tasks of these that exist and do not carry it; up to 20 ids.
         missing_count: how many those are.
         removed: surplus predictions that were deleted.

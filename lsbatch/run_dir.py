@@ -155,6 +155,11 @@ class RunDir:
         self.ledger = path / "ledger.sqlite"
         self.results = path / "run_results.json"
         self.log = path / "log.jsonl"
+        #: Of a deletion: what goes, and what was known when the first prediction went.
+        self.plan = path / "plan.parquet"
+        self.begun = path / "begun.json"
+        #: A request that must not meet another one may be under way.
+        self.in_flight = path / "in_flight.json"
         self._manifest = path / "manifest.json"
         self._selection = path / "selection.json"
 
@@ -199,7 +204,8 @@ class RunDir:
                 hint="Give the command that started it again; what the server holds already is left out.",
             )
         paths = {"project": "project", "origin": "pipeline.name", "params": "pipeline.params"}
-        settings = {path: manifest.get(key) for key, path in paths.items()}
+        paths["score"] = "inference.score"
+        settings = {path: manifest[key] for key, path in paths.items() if key in manifest}
         return {**settings, "pipeline.model_version": manifest.get("model_version")}
 
     def write_selection(self, selection: Selection, *, replace: bool) -> None:

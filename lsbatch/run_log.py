@@ -11,19 +11,23 @@ from pathlib import Path
 
 from lsbatch.run_dir import disk_errors
 
-__all__ = ["LOGGERS", "logged"]
+__all__ = ["LOGGERS", "JsonLines", "logged"]
 
 #: The loggers of all that is ours.
 LOGGERS = ("lsbatch", "lsbatch_connectors", "lsbatch_pipelines")
 
 
-class _JsonLines(logging.Formatter):
+class JsonLines(logging.Formatter):
+    """A record as one JSON object; what it carries as ``fields`` stands beside the message."""
+
     def format(self, record: logging.LogRecord) -> str:
+        """See ``logging.Formatter``."""
         value = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             value["traceback"] = self.formatException(record.exc_info)
@@ -52,7 +56,7 @@ def logged(path: Path) -> Iterator[None]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _Log(path, encoding="utf-8")
-    handler.setFormatter(_JsonLines())
+    handler.setFormatter(JsonLines())
     handler.setLevel(logging.INFO)
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSED", "FAILED", "FINISHED", "INTERRUPTED", "OVER_BUDGET", "RUNNING", "STOPPED", "SUPERSEDED"]
+__all__ = ["CLOSED", "DECLINED", "FAILED", "FINISHED", "INTERRUPTED", "OVER_BUDGET", "RUNNING", "STOPPED", "SUPERSEDED"]
 
 #: Under way, or killed before it could say otherwise.
 RUNNING = "running"
@@ -15,6 +15,8 @@ INTERRUPTED = "interrupted"
 STOPPED = "stopped"
 #: Too many tasks failed; the same command begins anew, since somebody has mended something by then.
 OVER_BUDGET = "over budget"
+#: The person who was asked said no; nothing was done.
+DECLINED = "declined"
 #: A later run took its place.
 SUPERSEDED = "superseded"
 

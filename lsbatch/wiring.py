@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
-import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
@@ -18,17 +19,19 @@ from lsbatch.entities import check_model_version
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import LabelConfig
 from lsbatch.operations.importing import ImportOptions
-from lsbatch.operations.retrain import RetrainOptions
+from lsbatch.operations.models import promoted, trained
 from lsbatch.operations.run_setup import RunOptions
 from lsbatch.operations.selecting import Resolved, resolve, selection_json
 from lsbatch.operations.sending import SendOptions
 from lsbatch.pipeline_spec import MediaSpec, PipelineSpec, choose_pipeline, load_pipeline
 from lsbatch.ports import ModelStore, Pipeline, PipelineContext, ProjectInfo, Selection, Trainable
+from lsbatch.promotions import Lineage
+from lsbatch.server_key import server_key
 from lsbatch_connectors.label_studio import ConnectionOptions, LabelStudioClient, LabelStudioProject
 from lsbatch_connectors.media import MediaOptions
 from lsbatch_connectors.model_store import FsspecModelStore
 
-__all__ = ["Bench", "server_key"]
+__all__ = ["Bench"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +39,6 @@ logger = logging.getLogger(__name__)
 WRITERS = 3
 #: Ranges of ids read side by side, likewise.
 READERS = 2
-#: What a model depends on; noted in its manifest.
-LIBRARIES = ("lsbatch", "xgboost", "scikit-learn", "numpy", "pillow")
-
-
-def server_key(url: str) -> str:
-    """A folder name for a Label Studio's address: readable, and different for different addresses."""
-    address = url.split("://", 1)[-1].rstrip("/").lower()
-    readable = re.sub(r"[^a-z0-9.]+", "-", address).strip("-")
-    # Only letters, digits, dots and the colon of a port are kept apart by the readable part alone.
-    if re.fullmatch(r"[a-z0-9.]+(:[0-9]+)?", address):
-        return readable
-    return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:6]}"
 
 
 class Bench:
@@ -187,7 +178,7 @@ class Bench:
 
     @cached_property
     def model_version(self) -> str:
-        """The version that predictions carry: the configured one, the newest one trained, or the pipeline's own.
+        """The version that predictions carry: the configured one, the one promoted last, or the pipeline's own.
 
         Raises:
             ConfigError: there is none.
@@ -203,33 +194,42 @@ class Bench:
             return check_model_version(version, setting="pipeline.model_version")
         if wanted:
             return self.store.get(wanted).name
-        # A store that models.url names may hold models of other projects and servers too.
-        ours = {"pipeline": self.pipeline_name, **self._trained_for}
-        versions = [entry for entry in self.store.versions() if ours.items() <= entry.manifest.items()]
-        if not versions:
+        if in_use := promoted(self.store, self.lineage):
+            return in_use[-1]
+        if there := trained(self.store, self.lineage):
             raise ConfigError(
-                f"no model of {self.pipeline_name} is trained for project {self.project_id} yet (in {self.store.url})",
-                hint=f"Train one from the project's annotations: lsbatch retrain --project {self.project_id}",
+                f"no model version of project {self.project_id} is promoted; {there[-1].name} is stored",
+                hint=f"Take one into use: lsbatch models promote {there[-1].name} --project {self.project_id}",
             )
-        return versions[-1].name
+        raise ConfigError(
+            f"no model of {self.pipeline_name} is trained for project {self.project_id} yet (in {self.store.url})",
+            hint=f"Train one from the project's annotations: lsbatch retrain --project {self.project_id}",
+        )
 
-    @property
-    def _trained_for(self) -> dict[str, Any]:
-        """What the manifest of a model says of the project whose annotations it learned from."""
-        return {"server": server_key(self.connection.url), "project": self.project_id}
+    @cached_property
+    def lineage(self) -> Lineage:
+        """What the models are for: a store that models.url names may hold those of other projects and servers too."""
+        return Lineage(self.pipeline_name, server_key(self.connection.url), self.project_id)
 
     @cached_property
     def spec(self) -> PipelineSpec:
         """The recipe that workers build the predictor from."""
         trained = hasattr(self.pipeline_class, "fit")
+        folder = str(self.store.fetch(self.model_version)) if trained else None
+        return replace(self.untrained, model_version=self.model_version, model_dir=folder)
+
+    @cached_property
+    def untrained(self) -> PipelineSpec:
+        """The same without a model, for workers that train."""
         return PipelineSpec(
             pipeline=self.pipeline_name,
             folder=str(self.loaded.folder),
             params=dict(self.config.pipeline.params),
             label_config=self.label_config.text,
-            model_version=self.model_version,
-            model_dir=str(self.store.fetch(self.model_version)) if trained else None,
+            model_version="",
+            model_dir=None,
             media=self.media,
+            score=self.config.inference.score,
         )
 
     @cached_property
@@ -344,19 +344,6 @@ class Bench:
             importing=self.import_options,
         )
 
-    @property
-    def retrain_options(self) -> RetrainOptions:
-        """How to learn."""
-        options = self.config.retrain
-        return RetrainOptions(
-            name=self.pipeline_name.rpartition(":")[2],
-            pipeline=self.pipeline_name,
-            **self._trained_for,
-            holdout=options.holdout,
-            annotations=options.annotations,
-            libraries={name: metadata.version(name) for name in LIBRARIES},
-        )
-
     def manifest(self, operation: str, model_version: str, *, origin: str, dry_run: bool) -> dict[str, Any]:
         """What a run is asked to do, for its directory. Holds no secret.
 
@@ -367,14 +354,34 @@ class Bench:
             dry_run: nothing is written to Label Studio.
         """
         return {
+            **self._asked(operation),
+            "model_version": model_version,
+            "origin": origin,
+            "params": dict(self.config.pipeline.params),
+            "score": self.config.inference.score,
+            "label_config_hash": self.label_config.hash,
+            "dry_run": dry_run,
+        }
+
+    def action_manifest(
+        self, operation: str, model_versions: Iterable[str], *, origin: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """As ``manifest``, of a run that acts on stored predictions and needs neither pipeline nor label config.
+
+        Args:
+            operation: the verb.
+            model_versions: of the predictions.
+            origin: what it is asked to do with them, besides the selection.
+        """
+        origin_text = json.dumps(origin, sort_keys=True)
+        return {**self._asked(operation), "model_versions": sorted(model_versions), "origin": origin_text}
+
+    def _asked(self, operation: str) -> dict[str, Any]:
+        """What every manifest says."""
+        return {
             "operation": operation,
             "lsbatch": metadata.version("lsbatch"),
             "server": self.connection.url.rstrip("/"),
             "project": self.project_id,
-            "model_version": model_version,
-            "origin": origin,
-            "params": dict(self.config.pipeline.params),
             "selection": self.selection_settings,
-            "label_config_hash": self.label_config.hash,
-            "dry_run": dry_run,
         }

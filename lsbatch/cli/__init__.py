@@ -11,8 +11,9 @@ from lsbatch import __version__
 __all__ = ["main"]
 
 COMMANDS = (
-    *("init", "check", "retrain", "predict", "resume", "retry", "runs", "audit"),
-    *("import", "export", "config", "demo"),
+    *("init", "check", "retrain", "models", "select", "predict", "resume", "retry", "runs", "audit"),
+    *("import", "export", "versions", "evaluate", "activate", "delete-predictions", "accept"),
+    *("serve", "connect", "verify-serve", "config", "demo"),
 )
 
 
@@ -27,7 +28,7 @@ class Commands(click.Group):
         """See ``click.Group``."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"lsbatch.cli.{cmd_name}_command")
+        module = importlib.import_module(f"lsbatch.cli.{cmd_name.replace('-', '_')}_command")
         command: click.Command = module.command
         return command
 

@@ -29,8 +29,10 @@ def command(call: Call, *, repair: bool) -> None:
     from lsbatch.verbs import audit_project
 
     bench = call.bench()
+    # Any version that was imported, also one that no model here has.
+    version = bench.config.pipeline.model_version or bench.model_version
     with draining() as stop:
-        found = audit_project(bench, bench.model_version, call.progress, repair=repair, stop=stop)
+        found = audit_project(bench, version, call.progress, repair=repair, stop=stop)
     if call.json:
         print_json(_json(found))
     else:
@@ -56,7 +58,7 @@ def _print(found: VersionAudit) -> None:
         for run, proof in found.proofs.items()
     ]
     if rows:
-        print_table(rows, header=("run", "imported", "confirmed", "missing", "task deleted"))
+        print_table(rows, header=("run", "imported", "confirmed", "missing", "deleted"))
     else:
         click.echo(f"no run on this disk imported predictions of {found.model_version}")
     if found.removed:

@@ -80,7 +80,8 @@ def boundary(secrets: Sequence[str] = ()) -> Iterator[None]:
 
 
 def _masked(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
+    # The longest first: one may be a part of another.
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 

@@ -14,7 +14,7 @@ def command() -> None:
 
 
 @shared_command("show", short_help="Each key's effective value and where it comes from.")
-@setting(*SETTINGS)
+@setting(*(name for name in SETTINGS if not name.startswith(("training_", "serve_"))))
 def show(call: Call) -> None:
     """Print the effective value of each key and where it came from, secrets masked.
 

@@ -14,9 +14,17 @@ from lsbatch.cli.output import print_json, print_table
 @shared_command("demo", config=False, short_help="Pre-label 1,397 pictures on a local Label Studio.")
 @click.option("--folder", default=".lsbatch/demo", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
+    "--pictures",
+    type=click.IntRange(500, 1797),
+    default=1797,
+    show_default=True,
+    metavar="N",
+    help="Only so many pictures, for a shorter tour.",
+)
+@click.option(
     "--keep-open/--no-keep-open", default=None, help="Leave Label Studio up until Ctrl-C. [default: on a terminal]"
 )
-def command(call: Call, *, folder: Path, keep_open: bool | None) -> None:
+def command(call: Call, *, folder: Path, pictures: int, keep_open: bool | None) -> None:
     """Start a Label Studio, annotate 400 of 1,797 handwritten digits, retrain, predict the rest, and show the result.
 
     \b
@@ -25,7 +33,7 @@ def command(call: Call, *, folder: Path, keep_open: bool | None) -> None:
     """
     from lsbatch.demo import demo
 
-    with demo(folder.resolve(), call.progress) as report:
+    with demo(folder.resolve(), call.progress, pictures=pictures) as report:
         if call.json:
             print_json({**report.predicted.to_json(), "agreement": report.agreement})
         else:

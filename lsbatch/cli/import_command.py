@@ -14,12 +14,14 @@ from lsbatch.cli.output import end_with
 @click.option(
     "--from", "origin", required=True, metavar="RUN|FILE", help="A run's id or folder, or a .parquet or .jsonl file."
 )
+@click.option("--versionless-as", metavar="VERSION", help="Version for predictions of a backup that have none.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write to Label Studio.")
-def command(call: Call, *, origin: str, dry_run: bool) -> None:
-    """Import stored predictions: those of a dry run, or of a file that another program wrote.
+def command(call: Call, *, origin: str, versionless_as: str | None, dry_run: bool) -> None:
+    """Import stored predictions: those of a dry run, of a file that another program wrote, or of the backup of
+    delete-predictions.
 
     Tasks that carry the version already are left out, so that the command can be repeated. A file holds one
-    prediction per task, all of one model version: Parquet with task_id, result (JSON text), score and model_version,
+    prediction per task and model version: Parquet with task_id, result (JSON text), score and model_version,
     or JSON lines of {"task": 1, "result": [...], "score": 0.9, "model_version": "v1"}.
 
     \b
@@ -29,5 +31,7 @@ def command(call: Call, *, origin: str, dry_run: bool) -> None:
     from lsbatch.verbs import import_stored
 
     with draining() as stop:
-        report = import_stored(call.bench(), origin, call.progress, dry_run=dry_run, stop=stop)
-    end_with(call, report)
+        reports = import_stored(
+            call.bench(), origin, call.progress, dry_run=dry_run, versionless_as=versionless_as, stop=stop
+        )
+    end_with(call, *reports)

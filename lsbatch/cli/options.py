@@ -119,10 +119,62 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "retrain.holdout",
         {"metavar": "SHARE", "help": "Share of tasks to measure on, such as 0.2."},
     ),
-    "annotations": (
-        "--annotations",
-        "retrain.annotations",
-        {"metavar": "WHICH", "help": "Which annotation of a task counts: latest, first or ground-truth."},
+    "consensus": (
+        "--consensus",
+        "retrain.consensus",
+        {"metavar": "WHICH", "help": "Which annotation counts: latest, first, majority or ground-truth."},
+    ),
+    "training_view": (
+        "--view",
+        "retrain.view",
+        {"type": int, "metavar": "ID", "help": "Learn only from tasks of this tab's filters."},
+    ),
+    "training_filter": (
+        "--filter",
+        "retrain.filter",
+        {"metavar": "JSON|FILE", "help": "Learn only from tasks that match these filters of the data manager."},
+    ),
+    "min_annotations": (
+        "--min-annotations",
+        "retrain.min_annotations",
+        {"type": int, "metavar": "N", "help": "Refuse to learn from fewer annotated tasks."},
+    ),
+    "max_regression": (
+        "--max-regression",
+        "retrain.max_regression",
+        {"metavar": "SHARE", "help": "How much worse than the one in use a version may be; 0.01 by default."},
+    ),
+    "search": (
+        "--search",
+        "retrain.search",
+        {"type": int, "metavar": "N", "help": "Try N sets of parameters on the Dask cluster first."},
+    ),
+    "host": ("--host", "serve.host", {"metavar": "ADDRESS", "help": "Address to listen on; 127.0.0.1 by default."}),
+    "port": ("--port", "serve.port", {"type": int, "metavar": "N", "help": "Port to listen on; 9090 by default."}),
+    "serve_workers": (
+        "--workers",
+        "serve.workers",
+        {"type": int, "metavar": "N", "help": "Processes that predict, each with a model of its own; 1 by default."},
+    ),
+    "retrain_every": (
+        "--retrain-every",
+        "serve.retrain_every",
+        {"type": int, "metavar": "N", "help": "Train after so many new annotations; never by default."},
+    ),
+    "drain_seconds": (
+        "--drain-seconds",
+        "serve.drain_seconds",
+        {"type": float, "metavar": "S", "help": "How long what is under way may take to end after SIGTERM."},
+    ),
+    "insecure": (
+        "--insecure",
+        "serve.insecure",
+        {"is_flag": True, "default": None, "help": "Answer on a public interface without basic auth too."},
+    ),
+    "score": (
+        "--score",
+        "inference.score",
+        {"metavar": "WHAT", "help": "confidence (default), least-confidence, margin or entropy."},
     ),
 }
 
@@ -173,9 +225,10 @@ class Call:
             cwd=_working_directory(),
             flag_names={key: flag for flag, key, _ in SETTINGS.values()},
         )
-        if loaded.config.label_studio.api_key is not None:
-            # It may stand in the file, where the boundary cannot know it from.
-            self.secrets.append(loaded.config.label_studio.api_key.get_secret_value())
+        # They may stand in the file, where the boundary cannot know them from.
+        serve = loaded.config.serve
+        secrets = (loaded.config.label_studio.api_key, serve.basic_auth_pass, serve.webhook_secret)
+        self.secrets += [secret.get_secret_value() for secret in secrets if secret is not None]
         return loaded
 
     def bench(self, *, retry_seconds: float | None = None) -> Bench:
@@ -235,5 +288,8 @@ def _working_directory() -> Path:
 
 
 def _secrets() -> list[str]:
-    names = ("LABEL_STUDIO_API_KEY", "LSBATCH_LABEL_STUDIO_API_KEY")
+    names = (
+        *("LABEL_STUDIO_API_KEY", "LSBATCH_LABEL_STUDIO_API_KEY"),
+        *("BASIC_AUTH_PASS", "LSBATCH_SERVE_BASIC_AUTH_PASS", "LSBATCH_SERVE_WEBHOOK_SECRET"),
+    )
     return [value for name in names if (value := os.environ.get(name, "").strip())]

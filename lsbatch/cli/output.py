@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import click
 from tqdm import tqdm
@@ -17,9 +17,8 @@ from lsbatch.progress import Meter
 
 if TYPE_CHECKING:
     from lsbatch.cli.options import Call
-    from lsbatch.report import RunReport
 
-__all__ = ["TerminalProgress", "configure_logging", "end_with", "print_json", "print_table"]
+__all__ = ["Report", "TerminalProgress", "configure_logging", "end_with", "print_json", "print_table", "worst"]
 
 
 class TerminalProgress:
@@ -110,13 +109,38 @@ def _never_fail_on_a_letter() -> None:
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
-def end_with(call: Call, report: RunReport) -> NoReturn:
-    """Print a run's report and end with its exit code."""
+class Report(Protocol):
+    """What a command did."""
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON's types."""
+        ...
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and value of each line of the table for people."""
+        ...
+
+
+def end_with(call: Call, *reports: Report) -> NoReturn:
+    """Print the report of a run, or a list of several, and end with the exit code of the one that went worst."""
     if call.json:
-        print_json(report.to_json())
+        print_json(reports[0].to_json() if len(reports) == 1 else [report.to_json() for report in reports])
     else:
-        print_table(report.rows())
-    raise click.exceptions.Exit(int(report.exit_code))
+        for number, report in enumerate(reports):
+            if number:
+                click.echo()
+            print_table(report.rows())
+    raise click.exceptions.Exit(worst(reports))
+
+
+def worst(reports: Iterable[Report]) -> int:
+    """The exit code of the one that went worst."""
+    return max((int(report.exit_code) for report in reports), default=0)
 
 
 def print_json(value: Any) -> None:

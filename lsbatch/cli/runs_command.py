@@ -30,9 +30,12 @@ def command(call: Call) -> None:
     if not found:
         click.echo("there are no runs yet", err=True)
         return
-    columns = ("run", "project", "state", "model_version", "selected", "confirmed", "quarantined", "started", "seconds")
+    columns = (
+        *("run", "operation", "project", "state", "model_version", "selected", "confirmed", "quarantined"),
+        *("started", "seconds"),
+    )
     # An id is no amount.
-    shown = [{**entry, "project": str(entry["project"])} for entry in found]
+    shown = [{**entry, "project": str(entry["project"]), "started": str(entry["started"])[:19]} for entry in found]
     print_table([[_cell(entry.get(column)) for column in columns] for entry in shown], header=columns)
 
 

@@ -16,13 +16,14 @@ __all__ = ["chosen"]
 T = TypeVar("T")
 
 
-def chosen(choice: Choice, *, now: datetime, stdin: TextIO | None = None) -> Selection:
+def chosen(choice: Choice, *, now: datetime, stdin: TextIO | None = None, section: str = "selection") -> Selection:
     """The selection, whatever predictions there are.
 
     Args:
         choice: ``selection`` of the configuration.
         now: what ages such as ``7d`` count from.
         stdin: where task ids are read from for ``-``; read once.
+        section: of the configuration that it stands in, for messages.
 
     Raises:
         ConfigError: a file cannot be read or holds something else; everything that is wrong, one line each.
@@ -35,7 +36,7 @@ def chosen(choice: Choice, *, now: datetime, stdin: TextIO | None = None) -> Sel
         try:
             return reading(value)
         except ValueError as error:
-            mistakes.append(f"selection.{key}: {error}")
+            mistakes.append(f"{section}.{key}: {error}")
             return None
 
     since = read("since", choice.since, lambda value: parse_time(value, now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from lsbatch.config.schema import Setting, sections, settings
+from lsbatch.config.described import Setting, sections, settings
 
 __all__ = ["render_example"]
 

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from lsbatch.config.choosing import is_json
-from lsbatch.config.schema import Config, settings
+from lsbatch.config.described import settings
+from lsbatch.config.schema import Config
 from lsbatch.config.sources import CONFIG_VARIABLE, EXPLAINED, Given, read_environment, read_file, read_flags
 from lsbatch.errors import ConfigError
 

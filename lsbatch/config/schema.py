@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,13 +20,15 @@ from lsbatch.config.values import (
     Params,
     PipelineName,
     Scheduler,
+    Secret,
+    Text,
     Time,
     Token,
     Version,
     duration_seconds,
 )
 
-__all__ = ["Config", "Setting", "sections", "settings"]
+__all__ = ["Config"]
 
 MB = 1_000_000
 
@@ -168,6 +168,12 @@ class Inference(_Section):
         "Start the local cluster once what is left would take longer in one process, in seconds; 0 = at once.",
         ge=0,
     )
+    score: Literal["confidence", "least-confidence", "margin", "entropy"] = _setting(
+        "confidence",
+        "What a prediction's score is, in [0, 1] and low where the model is unsure: confidence (the probability of the"
+        " answer), least-confidence (the same, 0 for a mere guess), margin (to the second best), or entropy (1 minus"
+        " it).",
+    )
     chunk_seconds: Float = _setting(
         600.0, "A worker that finishes no chunk for so long is taken to hang and is restarted, in seconds.", gt=0
     )
@@ -295,9 +301,84 @@ class Retrain(_Section):
     holdout: Float = _setting(
         0.2, "Share of the annotated tasks that the model is measured on and not trained on.", gt=0, le=0.5
     )
-    annotations: Literal["latest", "first", "ground-truth"] = _setting(
-        "latest", "Which annotation of a task counts: latest, first, or ground-truth."
+    consensus: Literal["latest", "first", "majority", "ground-truth"] = _setting(
+        "latest", "Which of several annotations of a task counts: latest, first, majority, or ground-truth."
     )
+    view: Int | None = _setting(None, "Learn only from tasks of this tab's filters, by its id.", example="12", ge=1)
+    filter: Filters | None = _setting(
+        None,
+        "Learn only from tasks that match these filters of the data manager, as selection.filter.",
+        example="filters.json",
+    )
+    min_annotations: Int = _setting(0, "Fewer annotated tasks are refused.", ge=0)
+    max_regression: Float = _setting(
+        0.01,
+        "How much worse than the version in use a new one may be on the same held-out tasks, as a share; one that is"
+        " worse is stored and not used.",
+        ge=0,
+        le=1,
+    )
+    cluster: Literal["auto", "always", "never"] = _setting(
+        "auto",
+        "Train on the Dask cluster, whose workers then share the memory: auto (where dask.scheduler names one and the"
+        " training set is large), always, or never.",
+    )
+    search: Int = _setting(
+        0,
+        "Sets of pipeline.params to try on the Dask cluster before training, the configured one included; 0 = none.",
+        ge=0,
+        le=1000,
+    )
+
+
+class Serve(_Section):
+    """``serve``."""
+
+    host: Text = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 = every interface, which needs basic auth.")
+    port: Int = _setting(9090, "Port to listen on; 0 = any free one.", ge=0, le=65535)
+    workers: Int = _setting(1, "Processes that predict, each with a model of its own.", ge=1, le=64)
+    max_batch_size: Int = _setting(64, "Most tasks that the pipeline is given at once.", ge=1)
+    max_wait_ms: Float = _setting(
+        2.0, "How long a batch that is not full waits for more tasks while others are under way, in milliseconds.", ge=0
+    )
+    max_queue_tasks: Int = _setting(
+        10_000, "Most tasks that wait; what comes beyond is refused with 429 and a Retry-After.", ge=1
+    )
+    predict_seconds: Float = _setting(
+        90.0, "Longest time for an answer, in seconds; less than the 100 that Label Studio waits.", gt=0
+    )
+    task_seconds: Float = _setting(
+        30.0, "Longest time for one call of the pipeline, in seconds; one that hangs is killed then.", gt=0
+    )
+    max_body_mb: Float = _setting(25.0, "Largest request, in MB (millions of bytes).", gt=0)
+    drain_seconds: Float = _setting(30.0, "How long what is under way may take to end after SIGTERM, in seconds.", ge=0)
+    reload_seconds: Float = _setting(
+        15.0, "How often the model store is asked whether another version is in use, in seconds.", gt=0
+    )
+    retrain_every: Int | None = _setting(
+        None, "Train after so many new annotations. Empty = only when asked to.", example="20", ge=1
+    )
+    retrain_min_seconds: Float = _setting(
+        60.0, "Shortest time from the start of one training after new annotations to the next, in seconds.", ge=0
+    )
+    basic_auth_user: Text | None = _setting(
+        None, "User name that every request must carry.", example="label-studio", env=("BASIC_AUTH_USER",)
+    )
+    basic_auth_pass: Secret | None = _setting(
+        None, "Password that goes with it. Better left empty here.", env=("BASIC_AUTH_PASS",), secret=True
+    )
+    webhook_secret: Secret | None = _setting(
+        None,
+        "What webhooks must carry in the header X-Lsbatch-Secret, since Label Studio gives them no basic auth;"
+        " lsbatch connect sets it. Better left empty here.",
+        secret=True,
+    )
+    insecure: bool = _setting(False, "Answer on a public interface without basic auth too.")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Largest request, in bytes."""
+        return max(1, int(self.max_body_mb * MB))
 
 
 class Config(_Section):
@@ -316,61 +397,4 @@ class Config(_Section):
     state: State = _section(State, "Where runs are kept.")
     models: Models = _section(Models, "Where models are kept.")
     retrain: Retrain = _section(Retrain, "How a model learns from annotations.")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting.
-
-    Attributes:
-        path: dotted, as in the file.
-        description: what it means.
-        default: its default; None if it may be left open.
-        example: a value, for one that may be left open.
-        env: the environment variables that set it, strongest first; empty for a mapping.
-        secret: its value is never shown.
-    """
-
-    path: str
-    description: str
-    default: Any
-    example: str
-    env: tuple[str, ...]
-    secret: bool
-
-    @property
-    def section(self) -> str:
-        """Its section; empty at the top level."""
-        return self.path.rpartition(".")[0]
-
-    @property
-    def key(self) -> str:
-        """The last part of its path."""
-        return self.path.rpartition(".")[2]
-
-
-@cache
-def sections() -> dict[str, str]:
-    """Name and description of each section, in the order of the file."""
-    fields = Config.model_fields.items()
-    return {field.alias or name: field.description or "" for name, field in fields if field.default_factory}
-
-
-@cache
-def settings() -> dict[str, Setting]:
-    """Every setting by its path, in the order of the file."""
-    found: list[Setting] = []
-    for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            inner = field.annotation.model_fields.items()
-            found += [_described(f"{field.alias or name}.{key}", leaf) for key, leaf in inner]
-        else:
-            found.append(_described(name, field))
-    return {setting.path: setting for setting in found}
-
-
-def _described(path: str, field: Any) -> Setting:
-    extra = field.json_schema_extra
-    own = "LSBATCH_" + path.replace(".", "_").upper()
-    env = () if isinstance(field.default, dict) else (own, *extra["env"])
-    return Setting(path, field.description, field.default, extra["example"], env, extra["secret"])
+    serve: Serve = _section(Serve, "The live backend.")

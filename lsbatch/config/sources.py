@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from lsbatch.config.schema import sections, settings
+from lsbatch.config.described import sections, settings
 from lsbatch.errors import ConfigError
 
 __all__ = ["CONFIG_VARIABLE", "EXPLAINED", "Given", "nearest", "read_environment", "read_file", "read_flags"]

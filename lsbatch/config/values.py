@@ -29,6 +29,8 @@ __all__ = [
     "Params",
     "PipelineName",
     "Scheduler",
+    "Secret",
+    "Text",
     "Time",
     "Token",
     "Version",
@@ -79,6 +81,13 @@ def _token(value: SecretStr) -> SecretStr:
     if " " in token:
         raise ValueError("must be the token alone, without blanks or a word such as Token or Bearer before it")
     return SecretStr(token)
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    secret = value.get_secret_value()
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise ValueError("must be one line of ASCII characters, and not empty")
+    return value
 
 
 def _version(value: str) -> str:
@@ -145,6 +154,7 @@ Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Folder = Annotated[Text, AfterValidator(_folder)]
 HttpUrl = Annotated[Text, AfterValidator(_http_url)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Version = Annotated[Text, AfterValidator(_version)]
 Duration = Annotated[Text, BeforeValidator(_text_of_number), AfterValidator(_duration)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lsbatch.chunks import Chunk, ChunkState
@@ -34,6 +34,7 @@ def audit(
     *,
     missed: Missing | None = None,
     remove: bool = True,
+    deleted: Callable[[], Collection[TaskId]] = tuple,
 ) -> AuditProof:
     """Read back what the run imported, and remove surplus predictions by id. May be repeated.
 
@@ -47,6 +48,7 @@ def audit(
         progress: told of every prediction.
         missed: told of what is missing.
         remove: delete surplus predictions, the newest first; else only count them.
+        deleted: asked, where something is missing, for the tasks whose prediction was deleted on purpose since.
 
     Raises:
         TransientError: the server could not be read; nothing is proved then.
@@ -60,7 +62,7 @@ def audit(
                 chunk.number: [task for task in run.predicted_ids(chunk.number) if task not in refused]
                 for chunk in group
             }
-            _compare(sink, model_version, ids, found, missed)
+            _compare(sink, model_version, ids, found, missed, deleted)
             meter.advance(sum(chunk.predicted for chunk in group))
     surplus = sink.surplus(model_version)
     removed = 0
@@ -96,7 +98,12 @@ def _groups(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
 
 
 def _compare(
-    sink: PredictionSink, model_version: str, ids: Mapping[int, Sequence[TaskId]], found: _Found, missed: Missing | None
+    sink: PredictionSink,
+    model_version: str,
+    ids: Mapping[int, Sequence[TaskId]],
+    found: _Found,
+    missed: Missing | None,
+    deleted: Callable[[], Collection[TaskId]],
 ) -> None:
     """Compare the tasks of some chunks, ids ascending over all of them, with what the server holds."""
     every = [task for tasks in ids.values() for task in tasks]
@@ -104,6 +111,9 @@ def _compare(
     absent = [task for task in every if task not in carrying]
     alive = set(sink.existing(absent[0], absent[-1])) if absent else set()
     lost = [task for task in absent if task in alive]
+    if lost:
+        on_purpose = deleted()
+        lost = [task for task in lost if task not in on_purpose]
     found.expected += len(every)
     found.confirmed += len(every) - len(absent)
     found.gone += len(absent) - len(lost)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 from lsbatch.chunks import ChunkState
-from lsbatch.errors import LsbatchError
 from lsbatch.operations.auditing import audit
+from lsbatch.operations.counters import Recount, repaired
 from lsbatch.operations.importing import Importer
 from lsbatch.operations.run_setup import RunSetup
 from lsbatch.report import RunReport
 
 __all__ = ["finish"]
-
-logger = logging.getLogger(__name__)
 
 
 def finish(setup: RunSetup, report: RunReport, importer: Importer) -> None:
@@ -40,21 +36,9 @@ def _counters(setup: RunSetup, importer: Importer) -> int:
     if not chunks:
         return 0
     first, last = chunks[0].first_task, max(chunk.last_task for chunk in chunks)
-    stale = setup.sink.stale_counters(first, last)
-    if not stale:
-        return 0
-    logger.warning("Label Studio shows a wrong number of predictions on %d tasks", stale)
-    needs = importer.model.seconds(0, importer.standing)
-    limit = setup.options.importing.request_seconds
-    if not setup.options.repair_counters or needs > limit:
-        setup.progress.say(
-            f"Label Studio shows a wrong number of predictions on {stale:,} tasks; the predictions are right. A "
-            f"recount takes about {needs:.0f} s in one request, import.request_seconds allows {limit:.0f} s"
-        )
-        return stale
-    try:
-        setup.sink.repair_counters()
-    except LsbatchError as error:
-        # The counters are for show; the predictions are proved.
-        logger.warning("the recount failed: %s", error)
-    return setup.sink.stale_counters(first, last)
+    recount = Recount(
+        allowed=setup.options.repair_counters,
+        seconds=importer.model.seconds(0, importer.standing),
+        most_seconds=setup.options.importing.request_seconds,
+    )
+    return repaired(setup.sink, lambda: setup.sink.stale_counters(first, last), recount, setup.progress)

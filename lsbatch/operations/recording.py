@@ -6,15 +6,16 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 from lsbatch.errors import BudgetError, ExitCode, LsbatchError, StoppedError
 from lsbatch.operations.importing import Importer
 from lsbatch.operations.run_setup import RunSetup
 from lsbatch.report import RunReport
-from lsbatch.run_dir import write_json
+from lsbatch.run_dir import RunDir, write_json
 from lsbatch.run_states import FAILED, FINISHED, INTERRUPTED, OVER_BUDGET, STOPPED
 
-__all__ = ["Recording", "recorded"]
+__all__ = ["Recording", "StateReport", "recorded", "state_recorded"]
 
 logger = logging.getLogger(__name__)
 MOST_CAUSES = 10
@@ -94,7 +95,8 @@ def recorded(setup: RunSetup, report: RunReport, importer: Importer) -> Iterator
     try:
         yield recording
     except BaseException as error:
-        report.state, report.error, report.error_code = _state(error), str(error), _code(error)
+        report.state, report.error_code = _ended_by(error)
+        report.error = str(error)
         try:
             _write_all(recording)
         except LsbatchError as second:
@@ -105,21 +107,48 @@ def recorded(setup: RunSetup, report: RunReport, importer: Importer) -> Iterator
     _write_all(recording)
 
 
+class StateReport(Protocol):
+    """A report that knows its state."""
+
+    state: str
+    error: str
+    error_code: ExitCode | None
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON's types."""
+        ...
+
+
+@contextmanager
+def state_recorded(run: RunDir, report: StateReport) -> Iterator[None]:
+    """As ``recorded``, for a run that predicts nothing."""
+    write_json(run.results, report.to_json())
+    try:
+        yield
+    except BaseException as error:
+        report.state, report.error_code = _ended_by(error)
+        report.error = str(error)
+        try:
+            write_json(run.results, report.to_json())
+        except LsbatchError as second:
+            logger.debug("the report of run %s could not be written: %s", run.id, second)
+        raise
+    report.state = FINISHED
+    write_json(run.results, report.to_json())
+
+
 def _write_all(recording: Recording) -> None:
     recording.count()
     recording.setup.run.write_dead_letters(recording.setup.ledger.dead_letters())
     recording.write()
 
 
-def _state(error: BaseException) -> str:
-    if isinstance(error, StoppedError):
-        return STOPPED
-    if isinstance(error, BudgetError):
-        return OVER_BUDGET
-    return FAILED if isinstance(error, LsbatchError) else INTERRUPTED
-
-
-def _code(error: BaseException) -> ExitCode:
-    """What the process will end with; an error that ends it at once may say so, too."""
+def _ended_by(error: BaseException) -> tuple[str, ExitCode]:
+    """The state of a run that this ended, and what the process will end with; an error that ends it may say so, too."""
     otherwise = ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
-    return ExitCode(getattr(error, "exit_code", otherwise))
+    code = ExitCode(getattr(error, "exit_code", otherwise))
+    if isinstance(error, StoppedError):
+        return STOPPED, code
+    if isinstance(error, BudgetError):
+        return OVER_BUDGET, code
+    return (FAILED if isinstance(error, LsbatchError) else INTERRUPTED), code

@@ -22,21 +22,27 @@ from lsbatch.run_states import CLOSED, FINISHED, RUNNING, SUPERSEDED
 from lsbatch.stopping import Stop
 
 __all__ = [
+    "began_at",
     "close_others",
     "find_run",
     "fingerprint",
+    "make_run",
     "new_run",
     "prune",
     "run_report",
     "run_state",
     "runs",
+    "supersede",
     "unfinished",
+    "unmade_run",
 ]
 
 logger = logging.getLogger(__name__)
 
 #: What must be equal for a run to be continued by the same command: all else may change from call to call.
-_IDENTITY = ("operation", "server", "project", "model_version", "origin", "params", "selection", "label_config_hash")
+_IDENTITY = (
+    *("operation", "server", "project", "model_version", "origin", "params", "score", "selection", "label_config_hash"),
+)
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
@@ -55,12 +61,21 @@ def new_run(
         selection: which tasks it takes, for a run that predicts.
         replace: what these carry of the version is replaced.
     """
-    run = RunDir(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
-    # The manifest comes last: it makes a folder a run, and a run must be whole.
+    run = unmade_run(folder)
     if selection is not None:
         run.write_selection(selection, replace=replace)
-    run.create({**manifest, "created_at": datetime.now(UTC).isoformat(timespec="seconds")})
+    make_run(run, manifest)
     return run
+
+
+def unmade_run(folder: Path) -> RunDir:
+    """The directory of a run that is to be; it is none before ``make_run``."""
+    return RunDir(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
+
+
+def make_run(run: RunDir, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest: it makes a folder a run, and a run must be whole, so that it comes last."""
+    run.create({**manifest, "created_at": datetime.now(UTC).isoformat(timespec="milliseconds")})
 
 
 def runs(folder: Path) -> Iterator[RunDir]:
@@ -70,6 +85,15 @@ def runs(folder: Path) -> Iterator[RunDir]:
             run = RunDir(path)
             if run.exists():
                 yield run
+
+
+def began_at(run: RunDir) -> datetime:
+    """When a run was made, in UTC.
+
+    Raises:
+        ConfigError: the manifest is missing or damaged.
+    """
+    return datetime.fromisoformat(str(run.manifest()["created_at"]))
 
 
 def run_report(run: RunDir) -> dict[str, Any]:
@@ -114,6 +138,12 @@ def unfinished(folder: Path, manifest: Mapping[str, Any]) -> RunDir | None:
         if not other.get("dry_run") and fingerprint(other) == fingerprint(manifest):
             return run
     return None
+
+
+def supersede(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """End every run that the command of this manifest might continue: it begins anew."""
+    while (run := unfinished(folder, manifest)) is not None:
+        write_json(run.results, {**run_report(run), "run": run.id, "state": SUPERSEDED})
 
 
 def close_others(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,51 @@ from lsbatch.label_config import LabelConfig
 from lsbatch.ledger import Ledger
 from lsbatch.ports import TaskSource
 from lsbatch.run_dir import RunDir, disk_errors, predictions_table, table_predictions
+from lsbatch.version_choice import VERSIONLESS
 
-__all__ = ["FileSummary", "read_predictions", "stage", "summarize"]
+__all__ = ["FileSummary", "Staged", "read_predictions", "stage", "summarize"]
 
+logger = logging.getLogger(__name__)
 CHUNK_ROWS = 2_000
 MOST_MISTAKES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class FileSummary:
-    """What a file of predictions holds: its one model version and the number of its rows."""
+    """What a file of predictions holds.
 
+    Attributes:
+        versions: its model versions with the number of their rows.
+        versionless: rows without a version; a backup alone may have them.
+        refused: of a backup, why rows of a version cannot be imported, by version; these are not in ``versions``.
+        backup: a deletion of lsbatch wrote it: it holds what Label Studio held, right or not.
+    """
+
+    versions: Mapping[str, int]
+    versionless: int
+    refused: Mapping[str, str]
+    backup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What of a file is brought into a run.
+
+    Attributes:
+        path: the file.
+        model_version: rows of this version.
+        versionless_too: and those without one, which get it.
+        backup: of several predictions on a task the first counts; else they are a mistake.
+    """
+
+    path: Path
     model_version: str
-    rows: int
+    versionless_too: bool = False
+    backup: bool = False
+
+    def takes(self, model_version: str) -> bool:
+        """Whether a row of this version is brought."""
+        return model_version == self.model_version or (self.versionless_too and model_version in VERSIONLESS)
 
 
 def read_predictions(path: Path) -> Iterator[tuple[str, Prediction]]:
@@ -67,24 +100,34 @@ def summarize(path: Path) -> FileSummary:
     """Read the whole file once.
 
     Raises:
-        ConfigError: as ``read_predictions``; no rows; several versions, or one that cannot be found again exactly.
+        ConfigError: as ``read_predictions``; no rows; a version that cannot be found again exactly.
     """
     versions: dict[str, int] = {}
     for _, prediction in read_predictions(path):
         versions[prediction.model_version] = versions.get(prediction.model_version, 0) + 1
     if not versions:
         raise ConfigError(f"{path} holds no predictions")
-    if len(versions) > 1:
-        raise ConfigError(
-            f"{path} holds predictions of {len(versions)} model versions: {', '.join(sorted(versions)[:5])}",
-            hint="Import each version from a file of its own.",
-        )
-    [(version, rows)] = versions.items()
-    return FileSummary(check_model_version(version, setting=f"{path}: model_version"), rows)
+    backup = _is_backup(path)
+    versionless = sum(versions.pop(version, 0) for version in VERSIONLESS) if backup else 0
+    refused: dict[str, str] = {}
+    for version in versions:
+        try:
+            check_model_version(version, setting=f"{path}: model_version", stored=backup)
+        except ConfigError as error:
+            if not backup:
+                raise
+            # One of many is no reason to leave the others out.
+            refused[version] = str(error)
+    kept = {version: rows for version, rows in versions.items() if version not in refused}
+    return FileSummary(kept, versionless, refused, backup)
 
 
-def stage(path: Path, run: RunDir, ledger: Ledger, source: TaskSource, label_config: LabelConfig) -> None:
-    """Bring the file's predictions into the run, in order of task id; what does not fit is quarantined.
+def _is_backup(path: Path) -> bool:
+    return path.suffix == ".parquet" and "prediction_id" in pq.read_schema(path).names
+
+
+def stage(staged: Staged, run: RunDir, ledger: Ledger, source: TaskSource, label_config: LabelConfig) -> None:
+    """Bring predictions of a file into the run, in order of task id; what does not fit is quarantined.
 
     That is what the label config does not allow, and what is for a task that is not in the project: a single create
     would store it on the task of another one.
@@ -96,34 +139,45 @@ def stage(path: Path, run: RunDir, ledger: Ledger, source: TaskSource, label_con
     """
     if ledger.fact("exported"):
         return
-    staged = run.path / "staged.sqlite"
-    with disk_errors(staged):
-        staged.unlink(missing_ok=True)
-    with closing(sqlite3.connect(staged, isolation_level=None)) as db:
+    sorting = run.path / "staged.sqlite"
+    with disk_errors(sorting):
+        sorting.unlink(missing_ok=True)
+    with closing(sqlite3.connect(sorting, isolation_level=None)) as db:
         db.execute("CREATE TABLE rows (task_id INTEGER PRIMARY KEY, place TEXT, result TEXT, score REAL, version TEXT)")
-        _fill(db, path)
+        _fill(db, staged)
         last = max((chunk.last_task for chunk in ledger.chunks()), default=0)
         ledger.forget_planned()
         cursor = db.execute("SELECT * FROM rows WHERE task_id > ? ORDER BY task_id", (last,))
         while rows := cursor.fetchmany(CHUNK_ROWS):
             _plan(rows, run, ledger, source, label_config)
     ledger.state_fact("exported", str(ledger.totals()[0]))
-    staged.unlink()
+    sorting.unlink()
 
 
-def _fill(db: sqlite3.Connection, path: Path) -> None:
+def _fill(db: sqlite3.Connection, staged: Staged) -> None:
+    twice = 0
     db.execute("BEGIN")
-    for place, row in read_predictions(path):
-        values = (row.task_id, place, json.dumps(list(row.result)), row.score, row.model_version)
+    for place, row in read_predictions(staged.path):
+        if not staged.takes(row.model_version):
+            continue
+        values = (row.task_id, place, json.dumps(list(row.result)), row.score, staged.model_version)
         try:
             db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", values)
         except sqlite3.IntegrityError:
+            twice += 1
+            if staged.backup:
+                continue
             (first,) = db.execute("SELECT place FROM rows WHERE task_id = ?", (row.task_id,)).fetchone()
             raise ConfigError(
-                f"{path}: task {row.task_id} has two predictions, at {first} and at {place}",
+                f"{staged.path}: task {row.task_id} has two predictions, at {first} and at {place}",
                 hint="Keep one prediction per task and model version.",
             ) from None
     db.execute("COMMIT")
+    if twice:
+        logger.warning(
+            "%s: %d more predictions of %s are for tasks that have one in it already; the oldest counts",
+            *(staged.path, twice, staged.model_version),
+        )
 
 
 def _plan(
@@ -149,16 +203,26 @@ def _plan(
     ledger.predicted(chunk.number, len(predictions), letters)
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Prediction]]:
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     try:
+        backup = _is_backup(path)
         with pq.ParquetFile(path) as file:
             done = 0
             for batch in file.iter_batches(CHUNK_ROWS, columns=["task_id", "result", "score", "model_version"]):
                 for number, row in enumerate(table_predictions(pa.Table.from_batches([batch])), start=done + 1):
-                    yield f"row {number}", row
+                    yield f"row {number}", _with_regions(row, backup=backup)
                 done += batch.num_rows
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as predictions in Parquet: {error}") from error
+
+
+def _with_regions(row: Prediction, *, backup: bool) -> Prediction | Mapping[str, Any]:
+    """The row, or what of it is to be found wrong; Label Studio may hold a null or one region instead of a list."""
+    if isinstance(row.result, list):
+        return row
+    if backup:
+        return replace(row, result=[row.result] if isinstance(row.result, Mapping) else [])
+    return {"task": row.task_id, "result": row.result, "score": row.score, "model_version": row.model_version}
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:

@@ -1,34 +1,41 @@
-"""A project and media in memory. Nothing in them happens by chance."""
+"""A project in memory. Nothing in it happens by chance."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
-from lsbatch.entities import AnnotatedTask, Prediction, Task, TaskId
-from lsbatch.errors import AmbiguousError, PermanentError, PipelineError, TransientError
-from lsbatch.ports import AnnotationSource, MediaReader, PredictionSink, ProjectInfo, Selection, TaskPage, TaskSource
+from lsbatch.entities import (
+    AnnotatedTask,
+    Annotation,
+    Prediction,
+    StoredPrediction,
+    Task,
+    TaskId,
+    TaskPredictions,
+)
+from lsbatch.errors import AmbiguousError, PermanentError, TransientError
+from lsbatch.ports import (
+    AnnotationSource,
+    Backend,
+    PredictionStore,
+    ProjectInfo,
+    Selection,
+    TaskPage,
+    TaskSource,
+    VersionCount,
+)
+from lsbatch.testing.memory_filters import matches
 
-__all__ = ["Fault", "MemoryMedia", "MemoryProject"]
+__all__ = ["Fault", "MemoryProject"]
 
 #: When a task in memory was made, unless it is said.
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-#: The data manager's operators that a project in memory knows.
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "equal": lambda found, value: bool(found == value),
-    "not_equal": lambda found, value: bool(found != value),
-    "greater": lambda found, value: bool(found > value),
-    "less": lambda found, value: bool(found < value),
-    "in": lambda found, value: bool(value["min"] <= found <= value["max"]),
-    "in_list": lambda found, value: found in value,
-    "contains": lambda found, value: str(value) in str(found),
-}
-
-
 #: What one call of ``create`` does instead of storing all and saying so:
 #: ``refuse`` surely takes nothing; ``lose before`` and ``lose after`` answer nothing, without and with the rows stored;
 #: ``half`` answers nothing and stores the first half; ``late`` answers nothing and stores after ``late_reads`` reads;
@@ -36,25 +43,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 Fault = Literal["", "refuse", "lose before", "lose after", "half", "late", "short", "large", "denied"]
 
 
-class MemoryMedia(MediaReader):
-    """Media from a dictionary.
-
-    Args:
-        files: bytes by URI.
-    """
-
-    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
-        self._files = dict(files or {})
-
-    def read(self, uri: str) -> bytes:
-        """See ``MediaReader.read``."""
-        if uri not in self._files:
-            raise PipelineError(f"not found: {uri}")
-        return self._files[uri]
-
-
 @dataclass
-class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
+class MemoryProject(TaskSource, AnnotationSource, PredictionStore):
     """A project in memory that behaves as Label Studio does. Nothing in it happens by chance.
 
     Attributes:
@@ -72,6 +62,11 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
         most_rows: a request with more predictions is too large; None for no limit.
         invalid: tasks whose predictions are dropped without a word, as those with an unknown label are.
         stale: tasks that are shown with a wrong number of predictions.
+        connected: live backends.
+        shown: whether annotators are shown predictions at all.
+        parented: ids of predictions that annotations came from.
+        act_faults: as ``faults``, of ``delete_all``, ``delete_version`` and ``accept``: ``refuse``, ``denied``,
+            ``lose before``, ``lose after`` and ``half``.
         lock: held while one prediction is created, since threads do that side by side.
     """
 
@@ -89,6 +84,10 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
     most_rows: int | None = None
     invalid: frozenset[int] = frozenset()
     stale: set[int] = field(default_factory=set)
+    connected: list[Backend] = field(default_factory=list)
+    shown: bool = True
+    parented: set[int] = field(default_factory=set)
+    act_faults: list[Fault] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _reads: int = 0
 
@@ -102,6 +101,7 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
             annotated_count=len(self.annotations),
             active_version=self.active,
             prediction_count=len(self.predictions),
+            shows_predictions=self.shown,
         )
 
     def split(self, selection: Selection, parts: int) -> Sequence[tuple[int, int]]:
@@ -130,18 +130,20 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
         conditions += [selection.filters] if selection.filters else []
         made, since, until = self.created.get(task.id, CREATED), selection.created_since, selection.created_until
         return (
-            selection.without_version not in carried
+            (not selection.without_version or selection.without_version not in carried)
             and (not selection.with_version or selection.with_version in carried)
             and not (selection.untouched_only and task.id in self.annotations)
             and (selection.task_ids is None or task.id in selection.task_ids)
             and (since is None or made >= since)
             and (until is None or made < until)
-            and all(_matches(task, json.loads(text)) for text in conditions)
+            and all(matches(task, json.loads(text)) for text in conditions)
         )
 
-    def annotated(self) -> Iterator[AnnotatedTask]:
-        """See ``AnnotationSource.annotated``."""
-        yield from (entry for _, entry in sorted(self.annotations.items()))
+    def annotated(self, selection: Selection) -> Iterator[AnnotatedTask]:
+        """See ``AnnotationSource.annotated``; of the selection, only what names tasks counts."""
+        ids = selection.task_ids
+        chosen = [entry for task, entry in sorted(self.annotations.items()) if ids is None or task in ids]
+        yield from chosen[: selection.limit]
 
     def delete_task(self, task: int) -> None:
         """Somebody deletes a task, and with it what it carries."""
@@ -241,25 +243,136 @@ class MemoryProject(TaskSource, AnnotationSource, PredictionSink):
         self.predictions = kept
         return removed
 
-    def activate(self, model_version: str) -> str:
+    def activate(self, model_version: str, *, show: bool = False) -> str:
         """See ``PredictionSink.activate``."""
-        if all(row.model_version != model_version for row in self.predictions):
+        titles = {backend.title for backend in self.connected}
+        if model_version and model_version not in titles | {row.model_version for row in self.predictions}:
             raise PermanentError("no prediction carries it", status=400)
+        self.shown = self.shown or show
         before, self.active = self.active, model_version
         return before
 
+    # -------------------------------------------------------------------------------------------- as a store
 
-def _matches(task: Task, condition: Mapping[str, Any]) -> bool:
-    """Whether filters on the id or the data of tasks let this one through; others are refused, as by the server."""
-    held = []
-    for item in condition["items"]:
-        column = item["filter"].removeprefix("filter:tasks:")
-        if item["operator"] not in _OPERATORS or not (column == "id" or column.startswith("data.")):
-            raise PermanentError(f"a project in memory knows no filter {item['operator']} on {column}", status=400)
-        found = task.id if column == "id" else task.data.get(column.removeprefix("data."))
-        children = [item["child_filter"]] if item.get("child_filter") else []
-        held.append(
-            _OPERATORS[item["operator"]](found, item["value"])
-            and _matches(task, {"conjunction": "and", "items": children})
+    def versions(self) -> Sequence[VersionCount]:
+        """See ``PredictionStore.versions``; each prediction was stored a second after the one before."""
+        found: dict[str, VersionCount] = {}
+        for place, row in enumerate(self.predictions):
+            count = found[row.model_version].predictions if row.model_version in found else 0
+            found[row.model_version] = VersionCount(row.model_version, count + 1, _stored_at(place))
+        return sorted(found.values(), key=lambda entry: entry.latest, reverse=True)
+
+    def backends(self) -> Sequence[Backend]:
+        """See ``PredictionStore.backends``."""
+        return self.connected
+
+    def holding(
+        self, selection: Selection, versions: Collection[str] | None = None, *, references: bool = False
+    ) -> Iterator[Sequence[TaskPredictions]]:
+        """See ``PredictionStore.holding``."""
+        for page in self.pages(selection):
+            found = [self._held(task.id, references) for task in page.tasks]
+            carrying = [
+                task
+                for task in found
+                if task.predictions
+                and (versions is None or any(entry.model_version in versions for entry in task.predictions))
+            ]
+            if carrying:
+                yield carrying
+
+    def _held(self, task: TaskId, references: bool) -> TaskPredictions:
+        rows = [(place, row) for place, row in enumerate(self.predictions) if row.task_id == task]
+        return TaskPredictions(
+            task,
+            tuple(
+                StoredPrediction(
+                    id(row),
+                    task,
+                    row.result,
+                    row.score,
+                    row.model_version,
+                    _stored_at(place),
+                    references and id(row) in self.parented,
+                )
+                for place, row in rows
+            ),
+            touched=task in self.annotations,
         )
-    return any(held) if condition["conjunction"] == "or" else all(held)
+
+    def remaining(self, prediction_ids: Collection[int], task_ids: Sequence[TaskId]) -> set[int]:
+        """See ``PredictionStore.remaining``."""
+        wanted = set(task_ids)
+        return {id(row) for row in self.predictions if row.task_id in wanted}.intersection(prediction_ids)
+
+    def holds_others(self, task_ids: Sequence[TaskId], versions: Collection[str]) -> bool:
+        """See ``PredictionStore.holds_others``."""
+        wanted = set(task_ids)
+        return any(row.task_id in wanted and row.model_version not in versions for row in self.predictions)
+
+    def holds_only(self, task_ids: Sequence[TaskId], prediction_ids: Collection[int]) -> bool:
+        """See ``PredictionStore.holds_only``."""
+        wanted = set(task_ids)
+        return {id(row) for row in self.predictions if row.task_id in wanted} <= set(prediction_ids)
+
+    def counters_off(self, task_ids: Sequence[TaskId], predictions: int) -> int:
+        """See ``PredictionStore.counters_off``."""
+        return len(self.stale.intersection(task_ids))
+
+    def untouched(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        """See ``PredictionStore.untouched``."""
+        return {task for task in task_ids if task in self.tasks and task not in self.annotations}
+
+    def parents(self, task_ids: Sequence[TaskId]) -> Mapping[int, int]:
+        """See ``PredictionStore.parents``."""
+        wanted = set(task_ids)
+        made = [entry for task, entries in self.annotations.items() if task in wanted for entry in entries.annotations]
+        return Counter(entry.id for entry in made if entry.id in self.parented)
+
+    def delete_all(self, task_ids: Sequence[TaskId]) -> None:
+        """See ``PredictionStore.delete_all``; the next of ``act_faults`` happens."""
+        doomed = set(task_ids)
+        self._act([row for row in self.predictions if row.task_id in doomed], self._remove)
+
+    def delete_version(self, model_version: str) -> None:
+        """See ``PredictionStore.delete_version``; likewise."""
+        self._act([row for row in self.predictions if row.model_version == model_version], self._remove)
+        if self.active == model_version or self.active in {backend.title for backend in self.connected}:
+            self.active = ""
+
+    def accept(self, model_version: str, task_ids: Sequence[TaskId]) -> None:
+        """See ``PredictionStore.accept``; likewise."""
+        wanted = set(task_ids)
+        rows = [row for row in self.predictions if row.task_id in wanted and row.model_version == model_version]
+        self._act([row for row in rows if id(row) not in self.parented], self._annotate)
+
+    def accept_one(self, prediction: Prediction) -> None:
+        """Somebody makes an annotation of a stored prediction."""
+        self._annotate([prediction])
+
+    def _act(self, rows: list[Prediction], act: Callable[[list[Prediction]], None]) -> None:
+        fault = self.act_faults.pop(0) if self.act_faults else ""
+        if fault == "refuse":
+            raise TransientError("refused before it was read")
+        if fault == "denied":
+            raise PermanentError("403", status=403)
+        if fault != "lose before":
+            act(rows[: len(rows) // 2] if fault == "half" else rows)
+        if fault:
+            raise AmbiguousError("no answer")
+
+    def _remove(self, rows: list[Prediction]) -> None:
+        doomed = {id(row) for row in rows}
+        self.predictions = [row for row in self.predictions if id(row) not in doomed]
+
+    def _annotate(self, rows: list[Prediction]) -> None:
+        for row in rows:
+            before = self.annotations.get(row.task_id)
+            made = Annotation(id(row), row.result, CREATED.isoformat())
+            annotations = (*(before.annotations if before else ()), made)
+            self.annotations[row.task_id] = AnnotatedTask(self.tasks[row.task_id], annotations)
+            self.parented.add(id(row))
+
+
+def _stored_at(place: int) -> datetime:
+    return CREATED + timedelta(seconds=place)

@@ -12,7 +12,7 @@ from lsbatch.entities import DeadLetter, Task
 from lsbatch.label_config import LabelConfig
 from lsbatch.ports import MediaReader, Pipeline, PipelineContext
 from lsbatch.predictor import Predictor, plain
-from lsbatch.testing.memory import MemoryMedia
+from lsbatch.testing.memory_media import MemoryMedia
 from lsbatch.testing.rules import must
 
 __all__ = ["check_pipeline"]
@@ -26,8 +26,19 @@ def check_pipeline(
     model_dir: Path | None = None,
     params: Mapping[str, Any] | None = None,
     media: MediaReader | None = None,
+    contexts: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Check that a pipeline keeps the rules of ``lsbatch.ports.Pipeline`` on these tasks, all of them good ones.
+
+    Args:
+        pipeline: its class.
+        label_config: the text of one that it can serve.
+        tasks: what it is tried on.
+        model_dir: the folder of its model's files.
+        params: as ``pipeline.params``.
+        media: reads what the tasks point at.
+        contexts: what an annotator has marked on each of the tasks. With them the tasks are predicted as the live
+            backend does, one by one, and not as a batch.
 
     Raises:
         AssertionError: a rule is broken; says which.
@@ -40,6 +51,14 @@ def check_pipeline(
     must(other is None or (isinstance(other, str) and other != ""), "why_not() must give words or None")
     built = pipeline.build(PipelineContext(config, dict(params or {}), media or MemoryMedia(), "check-1", model_dir))
     must(list(built.predict([])) == [], "no tasks must give no results")
+    if contexts is None:
+        _check_batch(built, config, tasks)
+    else:
+        _check_marked(built, config, tasks, contexts)
+
+
+def _check_batch(built: Pipeline, config: LabelConfig, tasks: Sequence[Task]) -> None:
+    """One result for each task, whatever other tasks are in the call."""
     together = list(built.predict(tasks))
     must(len(together) == len(tasks), f"predict() gave {len(together)} results for {len(tasks)} tasks")
     for outcome in Predictor(built, config, "check-1").predict_chunk(tasks):
@@ -51,6 +70,21 @@ def check_pipeline(
         must(len(alone) == 1, f"predict() gave {len(alone)} results for task {task.id} alone")
         must(_same(alone[0], result), f"task {task.id} alone gives another result than among others")
         must(_same(backwards[place], result), f"task {task.id} gives another result when the order is turned round")
+
+
+def _check_marked(
+    built: Pipeline, config: LabelConfig, tasks: Sequence[Task], contexts: Sequence[Mapping[str, Any]]
+) -> None:
+    """An answer to each mark, the same each time, and never an exception without one."""
+    predictor = Predictor(built, config, "check-1")
+    must(predictor.takes_context, "predict() takes no keyword context")
+    for task, context in zip(tasks, contexts, strict=True):
+        first, second = (predictor.predict_chunk([task], context)[0] for _ in range(2))
+        if isinstance(first, DeadLetter):
+            raise AssertionError(f"task {task.id}: {first.stage}: {first.cause}")
+        must(first == second, f"task {task.id} gives another result when the same mark comes again")
+    plainly = list(built.predict(tasks))
+    must(len(plainly) == len(tasks), f"predict() gave {len(plainly)} results for {len(tasks)} tasks without a mark")
 
 
 def _check_importable(pipeline: type[Pipeline]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 from lsbatch.entities import TaskId
 from lsbatch.errors import ExitCode
 from lsbatch.ledger import Ledger
 from lsbatch.operations.auditing import audit
+from lsbatch.operations.deletion import deleted_tasks
 from lsbatch.operations.finishing import finish
 from lsbatch.operations.recording import recorded
 from lsbatch.operations.runs import close_others, new_run, runs
@@ -86,6 +88,7 @@ def audit_project(
                     progress,
                     missed=lambda chunk, tasks, run=run: lacking.append((run, chunk, tasks)),  # type: ignore[misc]
                     remove=False,
+                    deleted=cache(partial(deleted_tasks, bench.runs, model_version, run)),
                 )
         found.surplus = bench.project.surplus(model_version)
         if repair and found.surplus:

@@ -12,7 +12,7 @@ from lsbatch.lock import is_held
 from lsbatch.operations.runs import find_run, prune, run_report, run_state, runs
 from lsbatch.run_dir import RunDir
 from lsbatch.run_states import RUNNING
-from lsbatch.wiring import server_key
+from lsbatch.server_key import server_key
 
 __all__ = ["describe", "details", "located_run", "project_runs", "prune_project_runs"]
 
@@ -47,14 +47,16 @@ def describe(folder: Path, run: RunDir) -> dict[str, Any]:
     """A run in one line's worth: id, project, state, version, counts, when it started, seconds it took."""
     manifest, report = run.manifest(), run_report(run)
     state = run_state(run)
-    if state == RUNNING and not is_held(folder / "locks", str(manifest.get("model_version"))):
+    # A deletion has several.
+    versions = manifest.get("model_versions") or [str(manifest.get("model_version"))]
+    if state == RUNNING and not is_held(folder / "locks", versions[0]):
         state = KILLED
     return {
         "run": run.id,
         "operation": manifest.get("operation"),
         "project": manifest.get("project"),
         "state": "dry run" if manifest.get("dry_run") and state == "finished" else state,
-        "model_version": manifest.get("model_version"),
+        "model_version": ", ".join(versions),
         "selected": report.get("selected"),
         "predicted": report.get("predicted"),
         "quarantined": report.get("quarantined"),

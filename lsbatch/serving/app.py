@@ -1,0 +1,319 @@
+"""The ML-backend protocol over HTTP: an ASGI application for one project."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lsbatch import __version__
+from lsbatch.config import Loaded, load
+from lsbatch.errors import ConfigError, LsbatchError
+from lsbatch.serving.backend import Backend
+from lsbatch.serving.background import background, in_thread
+from lsbatch.serving.guard import Access, Guard
+from lsbatch.serving.keeper import Keeper, Models
+from lsbatch.serving.logs import configure
+from lsbatch.serving.metrics import Metrics
+from lsbatch.serving.model import Limits
+from lsbatch.serving.observing import GONE, Observer
+from lsbatch.serving.protocol import JobRequest, PredictRequest, SetupRequest, ValidateRequest, WebhookRequest
+from lsbatch.serving.request_error import RequestError
+from lsbatch.serving.source import ProjectSource, training_command, training_environment
+from lsbatch.serving.stored_answers import StoredAnswers
+from lsbatch.serving.training import Trainer
+from lsbatch.wiring import Bench
+
+__all__ = ["create_app"]
+
+JSON = "application/json"
+#: Of a body's mistakes, so many are named.
+MOST_ERRORS = 20
+DESCRIPTION = "A Label Studio ML backend that gives the predictions of `lsbatch predict`."
+#: What every endpoint may be refused with.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "content": {"application/json": {"schema": {"type": "object"}}}}
+    for status, words in {
+        400: "The body is not JSON.",
+        401: "The login is missing or wrong.",
+        403: "A public interface without basic auth.",
+        413: "Too much at once.",
+    }.items()
+}
+BUSY: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "content": {"application/json": {"schema": {"type": "object"}}}}
+    for status, words in {
+        409: "This server serves another project.",
+        410: "No such training.",
+        429: "Too much waits; see Retry-After.",
+        503: "No model, or no answer in time.",
+    }.items()
+}
+
+
+def create_app(
+    loaded: Loaded | None = None, *, source: Models | None = None, answer_from_runs: bool | None = None
+) -> FastAPI:
+    """The application; its model is loaded when it starts.
+
+    Args:
+        loaded: the configuration; that of the environment by default, as ``lsbatch`` reads it (``LSBATCH_CONFIG``).
+        source: says which model; that of the configured project by default.
+        answer_from_runs: answer with what finished runs predicted, where they did. By default, whether the variable
+            ``LSBATCH_ANSWER_FROM_RUNS`` is 1.
+
+    Raises:
+        ConfigError: the configuration is wrong, or names no project or Label Studio.
+    """
+    if loaded is None:
+        if not logging.getLogger("lsbatch").handlers:
+            configure()
+        loaded = load(None, environ=os.environ, flags={}, cwd=Path.cwd())
+    if answer_from_runs is None:
+        answer_from_runs = os.environ.get("LSBATCH_ANSWER_FROM_RUNS", "") == "1"
+    bench, metrics = Bench(loaded), Metrics()
+    source, access = source or ProjectSource(loaded), _access(loaded)
+    project, runs = bench.project_id, bench.runs
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        options = loaded.config.serve
+        keeper = Keeper(source, _limits(loaded, metrics), options.reload_seconds, metrics.answers)
+        trainer = Trainer(
+            training_command(),
+            training_environment(loaded),
+            every=options.retrain_every,
+            min_seconds=options.retrain_min_seconds,
+            done=keeper.ask,
+            counted=lambda status: metrics.trainings.labels(status).inc(),
+        )
+        stored = StoredAnswers(runs) if answer_from_runs else None
+        app.state.backend = Backend(project, keeper, trainer, metrics, stored)
+        tasks = [background(keeper.run(), "looking for the model"), background(trainer.run(), "training")]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # Who waited for an answer has it by now, or is gone.
+            await keeper.close(0)
+
+    app = FastAPI(
+        title="lsbatch serve", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
+    _add_errors(app)
+    _add_state(app, metrics)
+    _add_predictions(app)
+    _add_training(app, access)
+    _add_versions(app, source)
+    paths = [route.path for route in app.routes if hasattr(route, "path")]
+    # The last one is asked first.
+    app.add_middleware(_Shortcut)
+    app.add_middleware(Guard, access=access)
+    app.add_middleware(Observer, metrics=metrics, endpoints=paths)
+    return app
+
+
+def _limits(loaded: Loaded, metrics: Metrics) -> Limits:
+    options = loaded.config.serve
+    assert loaded.config.project is not None
+    return Limits(
+        project=loaded.config.project,
+        workers=options.workers,
+        batch_size=options.max_batch_size,
+        max_wait_seconds=options.max_wait_ms / 1e3,
+        queue_tasks=options.max_queue_tasks,
+        answer_seconds=options.predict_seconds,
+        call_seconds=options.task_seconds,
+        batches=metrics.batch_size.observe,
+    )
+
+
+def _access(loaded: Loaded) -> Access:
+    options = loaded.config.serve
+    if bool(options.basic_auth_user) != bool(options.basic_auth_pass):
+        raise ConfigError(
+            "serve.basic_auth_user and serve.basic_auth_pass go together, and only one of them is set",
+            hint="Set BASIC_AUTH_USER and BASIC_AUTH_PASS.",
+        )
+    return Access(
+        user=options.basic_auth_user or "",
+        password="" if options.basic_auth_pass is None else options.basic_auth_pass.get_secret_value(),
+        secret="" if options.webhook_secret is None else options.webhook_secret.get_secret_value(),
+        insecure=options.insecure,
+        max_body_bytes=options.max_body_bytes,
+    )
+
+
+def _backend(request: Request) -> Backend:
+    found: Backend = request.app.state.backend
+    return found
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        return _refused(error)
+
+    @app.exception_handler(LsbatchError)
+    async def failed(request: Request, error: LsbatchError) -> Response:
+        return _refused(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def unreadable(request: Request, error: RequestValidationError) -> Response:
+        # Without what was sent: it may hold a token, be long, or be something that JSON has no word for.
+        found = [{"type": one["type"], "loc": one["loc"], "msg": one["msg"]} for one in error.errors()[:MOST_ERRORS]]
+        return Response(to_json({"detail": found}, inf_nan_mode="null"), 422, media_type=JSON)
+
+
+def _add_state(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/", summary="Alive; open to everybody", responses=REFUSALS)
+    async def root() -> dict[str, str]:
+        return {"status": "UP"}
+
+    @app.get("/health", summary="Alive, and which model", responses=REFUSALS)
+    async def health(request: Request) -> dict[str, Any]:
+        return _backend(request).health()
+
+    @app.get(
+        "/ready",
+        summary="Whether predictions can be had; open to everybody",
+        responses={**REFUSALS, 503: {"description": "Not yet, or not any more."}},
+    )
+    async def ready(request: Request) -> JSONResponse:
+        backend = _backend(request)
+        return JSONResponse(backend.status(), 200 if backend.ready else 503)
+
+    @app.get("/metrics", summary="Prometheus", responses=REFUSALS, response_class=Response)
+    async def figures() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_predictions(app: FastAPI) -> None:
+    @app.post("/setup", summary="Which version answers", responses={**REFUSALS, **BUSY})
+    async def setup(request: Request, body: SetupRequest) -> dict[str, Any]:
+        return await _backend(request).setup(body)
+
+    schema = PredictRequest.model_json_schema()
+    described: dict[str, Any] = {
+        "responses": {**REFUSALS, **BUSY, 422: {"description": "The body has not the form of a request."}},
+        "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+        "response_class": Response,
+    }
+    app.get("/predict", summary="As POST; for clients that send a GET with a body", **described)(_predict)
+    app.post("/predict", summary="One result a task, in order", **described)(_predict)
+
+
+async def _predict(request: Request) -> Response:
+    try:
+        body = PredictRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        return Response(error.json(include_url=False, include_input=False, include_context=False), 422, media_type=JSON)
+    return await _unless_gone(request, _backend(request).predict(body))
+
+
+class _Shortcut:
+    """To ``/predict`` without FastAPI's machinery, which takes longer than a small model."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] not in ("GET", "POST"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await _predict(Request(scope, receive))
+        except ClientDisconnect:
+            response = Response(status_code=GONE)
+        except (RequestError, HTTPException, LsbatchError) as error:
+            response = _refused(error)
+        await response(scope, receive, send)
+
+
+def _refused(error: RequestError | HTTPException | LsbatchError) -> Response:
+    if isinstance(error, LsbatchError):
+        return JSONResponse({"detail": f"{error} {error.hint}".strip()}, 503)
+    wait = error.retry_after if isinstance(error, RequestError) else None
+    status = error.status if isinstance(error, RequestError) else error.status_code
+    return JSONResponse({"detail": error.detail}, status, {} if wait is None else {"Retry-After": str(wait)})
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """The answer; the work is dropped when the caller goes."""
+    doing = asyncio.create_task(work)
+    leaving = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            return Response(status_code=GONE)
+        return Response(to_json(doing.result()), media_type=JSON)
+    finally:
+        doing.cancel()
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_training(app: FastAPI, access: Access) -> None:
+    @app.post("/webhook", summary="What happened in Label Studio", status_code=202, responses={**REFUSALS, **BUSY})
+    async def webhook(request: Request, body: WebhookRequest) -> dict[str, Any]:
+        # The button for training comes as predictions do, without the webhook's header.
+        known = not access.secret or not access.open or access.has_secret(dict(request.scope["headers"]))
+        if not known and body.action != "START_TRAINING":
+            raise RequestError(401, "the webhook's secret is missing or wrong; lsbatch connect sets it")
+        return _backend(request).webhook(body)
+
+    @app.post("/train", summary="Train now", status_code=201, responses={**REFUSALS, **BUSY})
+    async def train(request: Request) -> dict[str, Any]:
+        return _backend(request).train("/train").to_json()
+
+    @app.post("/job_status", summary="How far a training is", responses={**REFUSALS, **BUSY})
+    async def job_status(request: Request, body: JobRequest) -> dict[str, Any]:
+        return _backend(request).job_status(body.job)
+
+    @app.get("/is_training", summary="Whether a training is under way", responses=REFUSALS)
+    async def is_training(request: Request) -> dict[str, Any]:
+        return _backend(request).is_training()
+
+
+def _add_versions(app: FastAPI, source: Models) -> None:
+    # While Label Studio does not answer, these must not become more and more threads.
+    few = asyncio.Semaphore(2)
+
+    @app.get("/versions", summary="Versions that are stored", responses={**REFUSALS, **BUSY})
+    async def versions(request: Request) -> dict[str, Any]:
+        served = _backend(request).keeper.served
+        in_use = None if served is None else served.model_version
+        async with few:
+            return {"versions": await in_thread(source.versions), "in_use": in_use}
+
+    @app.post(
+        "/validate",
+        summary="Whether the pipeline can serve a label config",
+        responses={**REFUSALS, **BUSY, 422: {"description": "It cannot."}},
+    )
+    async def validate(body: ValidateRequest) -> JSONResponse:
+        async with few:
+            why = await in_thread(partial(source.why_not, body.config))
+        return JSONResponse(
+            {"status": "ok"} if why is None else {"status": "failed", "detail": why}, 422 if why else 200
+        )

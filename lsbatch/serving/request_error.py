@@ -1,0 +1,21 @@
+"""What a request is refused with."""
+
+from __future__ import annotations
+
+__all__ = ["RequestError"]
+
+
+class RequestError(Exception):
+    """A request that is not carried out.
+
+    Args:
+        status: the HTTP status.
+        detail: why, and what helps, in words.
+        retry_after: seconds after which it may be asked again, or None.
+    """
+
+    def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
