@@ -33,9 +33,19 @@ def studio_template(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pyte
 
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory, studio_template: Path) -> Iterator[Studio]:
-    """A running Label Studio with one user."""
-    with start(tmp_path_factory.mktemp("studio") / "data", template=studio_template) as server:
+    """A running Label Studio with one user, to which a live backend of this machine can be connected."""
+    local = {"ML_BLOCK_LOCAL_IP": "false", "SSRF_PROTECTION_ENABLED": "false"}
+    with start(tmp_path_factory.mktemp("studio") / "data", template=studio_template, environ=local) as server:
         yield Studio(server)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's program."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    return found
 
 
 @pytest.fixture

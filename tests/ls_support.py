@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +81,13 @@ def topic_region(topic: str) -> dict[str, Any]:
     return {"from_name": "topic", "to_name": "text", "type": "choices", "value": {"choices": [topic]}}
 
 
+def unscored(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The regions of a prediction, without their scores, which must be that of the prediction."""
+    regions = [dict(region) for region in prediction["result"]]
+    assert [region.pop("score") for region in regions] == [prediction["score"]] * len(regions)
+    return regions
+
+
 @dataclass
 class Studio:
     """A running Label Studio, asked without any code of lsbatch."""
@@ -134,13 +141,10 @@ def environment(server: LocalServer | None, **more: str) -> dict[str, str]:
 def lsbatch(
     *arguments: str, cwd: Path, server: LocalServer | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run lsbatch as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "lsbatch", *arguments],
-        cwd=cwd,
-        env=environment(server, **more),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    """Run lsbatch as a process of its own, forked from one that has loaded its libraries: see ``fault.driver``."""
+    from fault.driver import Driver
+
+    with tempfile.TemporaryDirectory(prefix="lsbatch-test-") as folder:
+        driver = Driver(arguments, cwd=cwd, environment=environment(server, **more), output=Path(folder))
+        done = driver.done(seconds=240)
+    return subprocess.CompletedProcess(["lsbatch", *arguments], done.code, done.stdout, done.stderr)

@@ -56,19 +56,24 @@ class Running:
                 start_new_session=True,
             )
 
+    @property
+    def said(self) -> str:
+        """What it has written to stderr so far."""
+        return self._stderr.read_text()
+
     def until_there(self, name: str) -> None:
         """Wait for a file in the working directory."""
         self._until(lambda: (self._cwd / name).exists(), name)
 
     def until_said(self, words: str) -> None:
         """Wait for these words on stderr."""
-        self._until(lambda: words in self._stderr.read_text(), words)
+        self._until(lambda: words in self.said, words)
 
     def _until(self, holds: Callable[[], bool], what: str) -> None:
         deadline, pause = time.monotonic() + PATIENCE, threading.Event()
         while not holds():
-            assert self.process.poll() is None, f"ended before {what}: {self._stderr.read_text()}"
-            assert time.monotonic() < deadline, f"waited in vain for {what}: {self._stderr.read_text()}"
+            assert self.process.poll() is None, f"ended before {what}: {self.said}"
+            assert time.monotonic() < deadline, f"waited in vain for {what}: {self.said}"
             pause.wait(0.05)
 
     def send(self, number: signal.Signals) -> None:

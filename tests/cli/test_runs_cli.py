@@ -138,7 +138,7 @@ def test_runs_are_listed_shown_and_deleted(studio: Studio, here: Path) -> None:
     assert (first["confirmed"], first["quarantined"], first["model_version"]) == (3, 0, VERSION)
 
     table = place.run("runs", "--project", project).stdout.splitlines()
-    assert table[0].split()[:5] == ["run", "project", "state", "model_version", "selected"]
+    assert table[0].split()[:5] == ["run", "operation", "project", "state", "model_version"]
     assert [line.split()[0] for line in table[1:]] == [newest["run"], second["run"], first["run"]]
 
     shown = dict(line.split("  ", 1) for line in place.run("runs", "show", second["run"]).stdout.splitlines())

@@ -16,6 +16,7 @@ import click
 import pytest
 
 import lsbatch
+from ls_support import lsbatch as run_lsbatch
 from lsbatch.cli import main
 from lsbatch.config import Config, load, render_example, settings
 from lsbatch.config.choosing import parse_filters
@@ -94,7 +95,7 @@ def test_the_command_lines_are_found() -> None:
 
 
 def test_every_command_of_the_help_has_a_row_with_an_example() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| `lsbatch (\w+)[^`]*` \|$", section("Commands"), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|.*\| `lsbatch ([\w-]+)[^`]*` \|$", section("Commands"), re.MULTILINE))
     names = main.list_commands(click.Context(main))
     assert rows == {name: name for name in names}
 
@@ -200,3 +201,11 @@ def test_the_example_file_names_every_key_and_changes_nothing(tmp_path: Path) ->
 def test_the_filters_are_such() -> None:
     (text,) = blocks("json")
     assert len(json.loads(parse_filters(text))["items"]) == 2
+
+
+def test_the_demo(here: Path) -> None:
+    done = run_lsbatch("demo", "--pictures", "600", "--no-keep-open", "--json", cwd=here)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["selected"], report["confirmed"], report["activated"]) == (200, 200, True)
+    assert report["agreement"] > 0.9

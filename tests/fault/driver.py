@@ -39,7 +39,7 @@ LOADED = (
         "label_studio_sdk.label_interface",
     ),
     *("h11", "httpcore", "pandas", "pyarrow.compute", "pyarrow.dataset"),
-    "pyarrow.pandas_compat",
+    *("pyarrow.pandas_compat", "xgboost", "lsbatch_pipelines.text_classification", "lsbatch.dask_cluster"),
 )
 
 _context = multiprocessing.get_context("forkserver")
@@ -78,13 +78,20 @@ class Driver:
         cwd: its working directory.
         environment: all of it.
         plugins: called in the process before the command; picklable.
+        output: folder of its stdout and stderr; the working directory by default.
     """
 
     def __init__(
-        self, arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], plugins: Sequence[Plugin] = ()
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        plugins: Sequence[Plugin] = (),
+        output: Path | None = None,
     ) -> None:
-        number = next(_numbers)
-        self._output = cwd / f"driver-{number}.out", cwd / f"driver-{number}.err"
+        number, folder = next(_numbers), output or cwd
+        self._output = folder / f"driver-{number}.out", folder / f"driver-{number}.err"
         self._code: int | None = None
         self._process = _context.Process(
             target=_run, args=(list(arguments), cwd, dict(environment), tuple(plugins), self._output)

@@ -33,9 +33,9 @@ LIMITS = {
 }
 
 
-@retry(retry=retry_if_exception_type(httpx.HTTPStatusError), stop=stop_after_attempt(5), reraise=True)
+@retry(retry=retry_if_exception_type(httpx.HTTPError), stop=stop_after_attempt(5), reraise=True)
 def _make_project(studio: Studio, tasks: int) -> int:
-    # Label Studio on SQLite answers 500 when another scene's import holds the database for too long.
+    # Label Studio on SQLite answers 500, or not at all, when another scene's import holds the database for too long.
     return studio.make_project(text_tasks(tasks))
 
 

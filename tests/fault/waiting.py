@@ -11,8 +11,8 @@ __all__ = ["until"]
 LOOK_SECONDS = 0.005
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Return as soon as the condition holds.
+def until(condition: Callable[[], bool], *, seconds: float = 30.0, look_seconds: float = LOOK_SECONDS) -> None:
+    """Return as soon as the condition holds; it is looked at every so often.
 
     Raises:
         AssertionError: it did not within this time.
@@ -21,4 +21,4 @@ def until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        pause.wait(LOOK_SECONDS)
+        pause.wait(look_seconds)

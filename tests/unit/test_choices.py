@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ls_support import TEXT_CONFIG, TOPICS, WORDS, topic_region
+from ls_support import TEXT_CONFIG, TOPICS, WORDS, topic_region, unscored
 from lsbatch.entities import Task, TaskId
 from lsbatch.errors import ConfigError
 from lsbatch.label_config import LabelConfig
@@ -130,7 +130,7 @@ def test_a_model_fills_the_control_that_it_was_trained_for(model: Path) -> None:
     for params in ({}, {"control": "topic"}):
         [result] = built(model, config(MOOD, TOPIC), **params).predict([Task(TaskId(1), {"text": WORDS["food"]})])
         assert isinstance(result, dict)
-        assert result["result"] == [topic_region("food")]
+        assert unscored(result) == [topic_region("food")]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_label_that_is_new_does_not_matter(model: Path) -> None:
     more = config(TOPIC.replace("<Choice ", '<Choice value="art"/><Choice ', 1))
     [result] = built(model, more).predict([Task(TaskId(1), {"text": WORDS["music"]})])
     assert isinstance(result, dict)
-    assert result["result"] == [topic_region("music")]
+    assert unscored(result) == [topic_region("music")]
 
 
 @pytest.mark.parametrize("name", ["model.ubj", "labels.json", "vocabulary.json", "idf.npy"])
@@ -173,5 +173,8 @@ def test_a_damaged_model_says_so_in_one_line(name: str, content: bytes | None, m
 
 def test_the_model_is_data(model: Path) -> None:
     stored = json.loads((model / "labels.json").read_text(encoding="utf-8"))
+    calibration = stored.pop("calibration")
     assert stored == {"control": "topic", "labels": list(TOPICS), "multiple": False}
+    assert calibration["temperature"] > 0
+    assert len(calibration["bias"]) == len(TOPICS)
     assert {path.suffix for path in model.iterdir()} == {".ubj", ".json", ".npy"}

@@ -162,7 +162,7 @@ def test_every_mistake_is_said_at_once_with_its_path_and_place(tmp_path: Path) -
         "workers: 2\n"
         "import: [1]\n"
         "inference:\n  chunk_sise: 5\n  chunk_size: 0\n"
-        "retrain:\n  annotations: new\n"
+        "retrain:\n  consensus: new\n"
     )
     environ = {"LSBATCH_RETRAIN_HOLDOUT": "2", "LSBATCH_DASK_WROKERS": "1", "LABEL_STUDIO_API_KEY": SECRET + " x"}
     words = said(tmp_path, text, environ=environ, dask__workers=-1)
@@ -178,7 +178,10 @@ def test_every_mistake_is_said_at_once_with_its_path_and_place(tmp_path: Path) -
                 "import: must be a mapping of keys to values (pipeline.yaml line 5)",
                 "inference.chunk_sise: unknown key; did you mean inference.chunk_size? (pipeline.yaml line 7)",
                 "inference.chunk_size: must be at least 1, got 0 (pipeline.yaml line 8)",
-                "retrain.annotations: must be 'latest', 'first' or 'ground-truth', got 'new' (pipeline.yaml line 10)",
+                (
+                    "retrain.consensus: must be 'latest', 'first', 'majority' or 'ground-truth', got 'new'"
+                    " (pipeline.yaml line 10)"
+                ),
                 "retrain.holdout: must be at most 0.5, got '2' (environment LSBATCH_RETRAIN_HOLDOUT)",
                 "LSBATCH_DASK_WROKERS: unknown variable; did you mean LSBATCH_DASK_WORKERS? (environment)",
                 "dask.workers: must be at least 0, got -1 (flag --workers)",

@@ -34,7 +34,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     """Clocks that only the test moves."""
     clocks = Clocks()
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clocks.wall, monotonic=lambda: clocks.uptime))
-    monkeypatch.setattr(module, "_boot", lambda: clocks.boot)
+    monkeypatch.setattr(module, "boot_id", lambda: clocks.boot)
     return clocks
 
 
@@ -127,7 +127,7 @@ def test_an_age_counts_from_the_last_request_of_a_batch(ledger: Ledger, path: Pa
 
 
 def test_this_machine_tells_its_starts_apart() -> None:
-    assert module._boot() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert module.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 # ------------------------------------------------------------------------------------------------ files

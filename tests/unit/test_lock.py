@@ -78,7 +78,9 @@ def test_a_wait_says_for_whom_and_gives_up_after_its_time(tmp_path: Path, caplog
             take(tmp_path, wait=1.0)
         assert 1.0 <= time.monotonic() - began < PATIENCE
         [message] = caplog.messages
-        assert f"waiting up to 1 s for another run of {VERSION}: process {process.pid} " in message
+        assert (
+            f"waiting up to 1 s for another run on version {VERSION} of this project: process {process.pid} " in message
+        )
 
 
 def test_a_wait_ends_when_the_holder_does(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from lsbatch.errors import ConfigError
 from lsbatch_pipelines.image_classification import ImageOptions
+from lsbatch_pipelines.interactive_segmentation import InteractiveSegmentationOptions
 from lsbatch_pipelines.params import read_params
 from lsbatch_pipelines.text_classification import TextOptions
+from lsbatch_pipelines.text_spans import SpanOptions
 
 README = Path(__file__).parents[2] / "pipelines" / "README.md"
 
@@ -36,7 +38,10 @@ def test_what_is_taken(params: dict[str, Any], options: TextOptions) -> None:
     ("params", "words"),
     [
         ({"tres": 5}, "pipeline.params.tres: unknown; did you mean trees?"),
-        ({"quux": 5}, "pipeline.params.quux: unknown; known are control, trees, max_depth, learning_rate, size"),
+        (
+            {"quux": 5},
+            "pipeline.params.quux: unknown; known are control, trees, max_depth, learning_rate, balance, seed, size",
+        ),
         ({"trees": 0}, "pipeline.params.trees: must be a whole number from 1 to 10000, got 0"),
         ({"trees": 2.0}, "pipeline.params.trees: must be a whole number"),
         ({"trees": "5"}, "pipeline.params.trees: must be a whole number from 1 to 10000, got '5'"),
@@ -68,7 +73,7 @@ def test_the_readme_names_every_key_with_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
     told = {key: re.findall(r"[\d.]+", default) for key, default in rows}
     expected: dict[str, list[str]] = {}
-    for options in (TextOptions(), ImageOptions()):
+    for options in (TextOptions(), ImageOptions(), InteractiveSegmentationOptions(), SpanOptions()):
         for field in dataclasses.fields(options):
             value = getattr(options, field.name)
             expected.setdefault(field.name, []).extend([f"{value:g}"] if value != "" else [])

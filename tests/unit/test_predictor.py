@@ -269,6 +269,54 @@ def test_one_bad_task_among_many_costs_a_few_calls() -> None:
     assert len(pipeline.calls) == 1 + 2 * math.log2(1024)
 
 
+# ------------------------------------------------------------------------------------------------ marks
+
+
+class Marked:
+    """A pipeline that takes what an annotator marks, and says what it got."""
+
+    model_version = "v"
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def predict(self, given: Sequence[Task], context: Mapping[str, Any] | None = None) -> Any:
+        """Empties what it was given, as somebody's code may."""
+        self.got.append(None if context is None else list(context["result"]))
+        if context is not None:
+            cast("list[Any]", context["result"]).clear()
+            if len(given) > 1:
+                raise ValueError("only one at a time")
+        return [good(task) for task in given]
+
+
+def test_a_mark_comes_to_every_attempt_unspoilt() -> None:
+    pipeline, context = Marked(), {"result": [topic_region("food")]}
+    machine = Predictor(cast("Pipeline", pipeline), CONFIG, "v1")
+    found = machine.predict_chunk(tasks(2), context)
+    assert all(isinstance(entry, Prediction) for entry in found)
+    assert pipeline.got == [[topic_region("food")]] * 3
+    machine.predict_chunk(tasks(2))
+    assert pipeline.got[3:] == [None]
+
+
+def test_a_pipeline_that_takes_no_mark_is_called_plainly() -> None:
+    class Plain(Marked):
+        def predict(self, given: Sequence[Task]) -> Any:  # type: ignore[override]
+            return [good(task) for task in given]
+
+    class Open(Marked):
+        def predict(self, given: Sequence[Task], **more: Any) -> Any:
+            self.got.append(more)
+            return [good(task) for task in given]
+
+    machines = [Predictor(cast("Pipeline", kind()), CONFIG, "v1") for kind in (Plain, Open)]
+    assert [machine.takes_context for machine in machines] == [False, True]
+    for machine in machines:
+        assert isinstance(machine.predict_chunk(tasks(1), {"result": []})[0], Prediction)
+    assert cast("Any", machines[1].pipeline).got == [{"context": {"result": []}}]
+
+
 # ------------------------------------------------------------------------------------------------ shared state
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -63,11 +64,8 @@ class Recipe:
     """Builds ``Scripted``."""
 
     script: Callable[[Task], object]
-
-    @property
-    def key(self) -> str:
-        """A new one for each test."""
-        return f"scripted-{id(self)}"
+    # An id would come again, and with it the predictor that the process keeps for it.
+    key: str = field(default_factory=lambda: f"scripted-{uuid4()}")
 
     def parcels(self) -> dict[str, bytes]:
         """Nothing."""

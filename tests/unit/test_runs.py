@@ -29,10 +29,10 @@ from lsbatch.operations.runs import (
 )
 from lsbatch.run_dir import RunDir, predictions_table, write_json
 from lsbatch.run_states import CLOSED, FAILED, FINISHED, INTERRUPTED, OVER_BUDGET, RUNNING, STOPPED, SUPERSEDED
+from lsbatch.server_key import server_key
 from lsbatch.stopping import Stop
 from lsbatch.testing import MemoryProject
 from lsbatch.verbs.listing import describe, located_run, project_runs, prune_project_runs
-from lsbatch.wiring import server_key
 from run_support import OPTIONS, SENDING, VERSION, Clock, ClockStop, clocked, prediction
 
 STATES = (RUNNING, FINISHED, FAILED, INTERRUPTED, STOPPED, OVER_BUDGET, SUPERSEDED)

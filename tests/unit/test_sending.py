@@ -572,8 +572,9 @@ def test_a_stop_of_the_import_lets_what_is_in_flight_be_kept(scene: Scene) -> No
     importer = scene.importer(stop=stop)
 
     def inference() -> None:
+        thread = import_thread()
         ask(stop)
-        import_thread().join(PATIENCE)
+        thread.join(PATIENCE)
         importer.offer(add_chunk(scene, CHUNKS))
 
     with pytest.raises(StoppedError):

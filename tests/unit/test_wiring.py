@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from lsbatch.entities import Prediction, Task, TaskId
 from lsbatch.errors import ConfigError, LsbatchError, RefusedError
 from lsbatch.label_config import LabelConfig
 from lsbatch.pipeline_spec import choose_pipeline
-from lsbatch.wiring import Bench, server_key
+from lsbatch.promotions import Lineage, Promotion
+from lsbatch.server_key import server_key
+from lsbatch.wiring import Bench
 from scripted_http import Answer, ScriptedServer, scripted_server
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
@@ -51,7 +54,7 @@ class Outer:
 class Learner(Rules):
     @classmethod
     def fit(cls, context, tasks, model_dir):
-        raise NotImplementedError
+        raise AssertionError("nothing is trained here")
 
 
 class Picky(Rules):
@@ -175,10 +178,13 @@ def publish(made: Bench, folder: Path, *, pipeline: str = "text-classification",
     """Store a model as retrain does."""
     (folder / "model").mkdir(exist_ok=True)
     manifest = {"pipeline": pipeline, "server": server_key(made.connection.url), "project": made.project_id, **more}
-    return made.store.publish("model", folder / "model", manifest).name
+    version = made.store.publish("model", folder / "model", manifest).name
+    lineage = Lineage(pipeline, server_key(made.connection.url), made.project_id)
+    made.store.note(Promotion(version, lineage, datetime.now(UTC).isoformat(timespec="microseconds")))
+    return version
 
 
-def test_the_newest_version_of_the_pipeline_and_the_project_predicts(place: Place) -> None:
+def test_the_version_promoted_last_for_the_pipeline_and_the_project_predicts(place: Place) -> None:
     everyone = {"models__url": str(place.folder / "shared")}
     made = place.bench(**everyone)
     first = publish(made, place.folder, number=1)
@@ -201,6 +207,16 @@ def test_a_version_that_is_not_there_is_named_with_those_that_are(place: Place) 
     there = publish(made, place.folder)
     with pytest.raises(ConfigError, match=f"there are {there}"):
         _ = place.bench(pipeline__model_version="model-2020").model_version
+
+
+def test_a_model_that_is_not_promoted_is_not_used(place: Place) -> None:
+    made = place.bench()
+    version = publish(made, place.folder)
+    assert place.bench().model_version == version
+    made.store.note(Promotion(version, made.lineage, "2999-01-01T00:00:00.000000+00:00", "rollback"))
+    with pytest.raises(ConfigError, match=f"no model version of project 3 is promoted; {version} is stored") as caught:
+        _ = place.bench().model_version
+    assert f"lsbatch models promote {version} --project 3" in caught.value.hint
 
 
 def test_without_a_model_the_way_out_is_retrain(place: Place) -> None:
@@ -286,11 +302,38 @@ def test_only_a_pipeline_that_learns_is_trained(place: Place) -> None:
         _ = place.with_pipeline("mine:Rules").trainable
 
 
+CHOICES = '<Choices name="topic" toName="text"><Choice value="a"/><Choice value="b"/></Choices>'
+LABELS = '<Labels name="part" toName="text"><Label value="a"/></Labels>'
+BRUSH = '<BrushLabels name="mask" toName="text"><Label value="a"/></BrushLabels>'
+SMART = '<RectangleLabels name="box" toName="text" smart="true"><Label value="a"/></RectangleLabels>'
+
+
+def on(tag: str, *controls: str) -> str:
+    """A config with these controls."""
+    return f'<View><{tag} name="text" value="$text"/>{"".join(controls)}</View>'
+
+
 @pytest.mark.parametrize(
-    ("config", "name"), [(TEXT_CONFIG, "text-classification"), (IMAGE_CONFIG, "image-classification")]
+    ("config", "name"),
+    [
+        (TEXT_CONFIG, "text-classification"),
+        (IMAGE_CONFIG, "image-classification"),
+        (on("Image", BRUSH, SMART), "interactive-segmentation"),
+        (on("Image", BRUSH, SMART, CHOICES), "image-classification"),
+        (on("HyperText", LABELS), "text-spans"),
+        (on("Text", LABELS, CHOICES), "text-classification"),
+    ],
 )
 def test_the_pipeline_is_chosen_from_the_label_config(config: str, name: str) -> None:
     assert choose_pipeline(LabelConfig(config)) == name
+
+
+@pytest.mark.parametrize(
+    "config", [on("Image", BRUSH), on("Image", SMART), on("Image", BRUSH, SMART.replace("true", "false"))]
+)
+def test_without_a_smart_tool_nothing_is_segmented(config: str) -> None:
+    with pytest.raises(RefusedError, match="interactive-segmentation: it has no"):
+        choose_pipeline(LabelConfig(config))
 
 
 def test_where_no_pipeline_fits_each_says_why() -> None:
