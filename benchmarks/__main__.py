@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from benchmarks import compute, end_to_end, growth, increment, large, memory
+from benchmarks import campaign, compute, deletion, end_to_end, growth, increment, large, memory, picking, serving
 from benchmarks.results import render, replace
 from lsbatch.errors import LsbatchError
 
@@ -19,9 +19,13 @@ BENCHMARKS: dict[str, ModuleType] = {
     "end-to-end": end_to_end,
     "increment": increment,
     "large": large,
+    "delete": deletion,
     "memory": memory,
     "compute": compute,
     "growth": growth,
+    "select": picking,
+    "campaign": campaign,
+    "serve": serving,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -137,7 +137,11 @@ class Project:
 
     def versions(self) -> dict[str, Any]:
         """The answer of ``GET /api/projects/<id>/model-versions/``."""
-        counts = [{"model_version": version, "count": int(held.sum())} for version, held in self.held.items()]
+        latest = "2026-01-01T00:00:00Z"
+        counts = [
+            {"model_version": version, "count": int(held.sum()), "latest": latest}
+            for version, held in self.held.items()
+        ]
         return {"static": counts, "live": []}
 
     def about(self) -> dict[str, Any]:
