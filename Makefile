@@ -30,6 +30,8 @@ $(VENV)/.dev: pyproject.toml $(BIN)/uv
 demo: $(VENV)/.installed  ## Pre-label a project on a local Label Studio, from nothing to a table.
 	$(BIN)/lsbatch demo $(ARGS)
 
+# Threads of side-by-side trainings would only wait for each other.
+test: export OMP_NUM_THREADS = 1
 # The wheel, not this folder, is what the tests import: they run from an empty directory.
 test: $(BIN)/uv  ## Install the wheel in a fresh place and run all tests on it.
 	$(PYTHON) -m venv --without-pip $(TEST_VENV)
@@ -49,7 +51,7 @@ check: $(VENV)/.dev  ## Lint, types, imports, and what is in the wheel.
 
 # gunicorn serves Label Studio on PostgreSQL, as people run it; only the benchmarks do that here.
 bench: $(VENV)/.installed  ## Measure against the raw requests on a local Label Studio; ARGS="NAME --tasks N" for others.
-	$(BIN)/uv pip install -q -p $(BIN)/python 'gunicorn>=22'
+	$(BIN)/uv pip install -q -p $(BIN)/python 'flask>=3' 'gunicorn>=22' 'matplotlib>=3.8'
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove what the other commands made.
