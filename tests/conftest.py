@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from ls_support import Studio
 from lsbatch.local_server import start
+
+# A commit passes or it does not: the same examples each time. For a wider search: --hypothesis-profile=wide
+settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("wide", max_examples=5000, deadline=None, print_blob=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")
