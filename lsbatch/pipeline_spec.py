@@ -6,7 +6,8 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -105,7 +106,7 @@ def _import(name: str, folder: Path) -> object:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
-        with printing_aside():
+        with printing_aside(), _without_bytecode():
             found: object = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # somebody else's module: anything may come
         raise ConfigError(
@@ -117,6 +118,16 @@ def _import(name: str, folder: Path) -> object:
             raise ConfigError(f"pipeline.name: {name}: there is no {attribute!r}{nearest(attribute, dir(found))}")
         found = getattr(found, attribute)
     return found
+
+
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """On a full disk Python leaves half a file of it, and cannot import the module again."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def command(call: Call, *, run: str) -> None:
 
     \b
     Example:
-      lsbatch resume 20260131T102000Z-5e6f
+      lsbatch resume 20260131T102000417Z-5e6f
     """
     from lsbatch.verbs import continue_run
 

@@ -18,7 +18,7 @@ def command(call: Call, *, run: str, dry_run: bool) -> None:
 
     \b
     Example:
-      lsbatch retry 20260131T102000Z-5e6f
+      lsbatch retry 20260131T102000417Z-5e6f
     """
     from lsbatch.verbs import retry_run
 

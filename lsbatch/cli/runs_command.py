@@ -47,7 +47,7 @@ def show(call: Call, *, run: str) -> None:
 
     \b
     Example:
-      lsbatch runs show 20260131T102000Z-5e6f
+      lsbatch runs show 20260131T102000417Z-5e6f
     """
     from lsbatch.verbs.listing import details, located_run
 

@@ -53,7 +53,7 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 def new_run(
     folder: Path, manifest: Mapping[str, Any], selection: Selection | None = None, *, replace: bool = False
 ) -> RunDir:
-    """Make a run's directory, named by the UTC time and four hex digits.
+    """Make a run's directory, named by the UTC time to the millisecond and four hex digits.
 
     Args:
         folder: of the project's runs.
@@ -70,7 +70,8 @@ def new_run(
 
 def unmade_run(folder: Path) -> RunDir:
     """The directory of a run that is to be; it is none before ``make_run``."""
-    return RunDir(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
+    now = datetime.now(UTC)
+    return RunDir(folder / f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}")
 
 
 def make_run(run: RunDir, manifest: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lsbatch.operations.runs import (
     run_state,
     runs,
     unfinished,
+    unmade_run,
 )
 from lsbatch.run_dir import RunDir, predictions_table, write_json
 from lsbatch.run_states import CLOSED, FAILED, FINISHED, INTERRUPTED, OVER_BUDGET, RUNNING, STOPPED, SUPERSEDED
@@ -59,7 +61,7 @@ def ids(folder: Path) -> list[str]:
 def test_a_new_run_is_named_by_its_time(tmp_path: Path) -> None:
     first, second = new_run(tmp_path, MANIFEST), new_run(tmp_path, MANIFEST)
     assert first.id != second.id
-    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{4}", first.id)
+    assert re.fullmatch(r"\d{8}T\d{9}Z-[0-9a-f]{4}", first.id)
     assert {**MANIFEST, "created_at": first.manifest()["created_at"]} == first.manifest()
 
 
@@ -75,6 +77,12 @@ def test_runs_come_newest_first_and_what_is_none_is_left_out(tmp_path: Path) -> 
 def test_a_run_is_found_by_its_whole_name(tmp_path: Path) -> None:
     run = run_in(tmp_path, "20260101T000000Z-5e6f")
     assert find_run([tmp_path / "empty", tmp_path], "20260101T000000Z-5e6f").path == run.path
+
+
+def test_a_name_tells_the_time_to_the_millisecond(tmp_path: Path) -> None:
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    named = unmade_run(tmp_path).id.partition("Z-")[0]
+    assert before < datetime.strptime(f"{named}000+0000", "%Y%m%dT%H%M%S%f%z") <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("name", ["20260101T000000Z-5e6", "20260101T000000Z", "", ".", "..", "../runs"])
