@@ -1,6 +1,14 @@
 """The interfaces between the core and the adapters: connectors and pipelines implement them, the core calls them."""
 
-from lsbatch.ports.backends import BackendRegistry, BackendSettings, Change, LiveAnswer, LiveBackend, Webhook
+from lsbatch.ports.backends import (
+    SECRET_HEADER,
+    BackendRegistry,
+    BackendSettings,
+    Change,
+    LiveAnswer,
+    LiveBackend,
+    Webhook,
+)
 from lsbatch.ports.models import ModelStore
 from lsbatch.ports.pipelines import (
     Evaluation,
@@ -18,6 +26,7 @@ from lsbatch.ports.predictions import Backend, PredictionSink, PredictionStore, 
 from lsbatch.ports.tasks import AnnotationSource, LabelQueue, ProjectInfo, Selection, TaskPage, TaskSource
 
 __all__ = [
+    "SECRET_HEADER",
     "AnnotationSource",
     "Backend",
     "BackendRegistry",

@@ -10,7 +10,10 @@ from lsbatch.entities import Region, Task
 from lsbatch.ports.predictions import Backend
 from lsbatch.ports.tasks import ProjectInfo
 
-__all__ = ["BackendRegistry", "BackendSettings", "Change", "LiveAnswer", "LiveBackend", "Webhook"]
+__all__ = ["SECRET_HEADER", "BackendRegistry", "BackendSettings", "Change", "LiveAnswer", "LiveBackend", "Webhook"]
+
+#: Carries the secret of webhooks, to which Label Studio gives no basic auth.
+SECRET_HEADER = "X-Lsbatch-Secret"  # noqa: S105 - its name, not its value
 
 #: What a call that makes something be as it should did to it.
 Change = Literal["created", "changed", "unchanged"]
@@ -68,7 +71,7 @@ class BackendRegistry(Protocol):
 
         Args:
             url: the whole address.
-            secret: travels in its header ``X-Lsbatch-Secret``; empty for none.
+            secret: travels in its header ``SECRET_HEADER``; empty for none.
 
         Raises:
             RefusedError: the server will not call this address; the hint says what its administrator can do.

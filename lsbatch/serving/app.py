@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,6 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
-from pydantic_core import to_json
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lsbatch import __version__
 from lsbatch.config import Loaded, load
@@ -30,8 +25,16 @@ from lsbatch.serving.keeper import Keeper, Models
 from lsbatch.serving.logs import configure
 from lsbatch.serving.metrics import Metrics
 from lsbatch.serving.model import Limits
-from lsbatch.serving.observing import GONE, Observer
-from lsbatch.serving.protocol import JobRequest, PredictRequest, SetupRequest, ValidateRequest, WebhookRequest
+from lsbatch.serving.observing import Observer
+from lsbatch.serving.predicting import Shortcut, backend_of, refused
+from lsbatch.serving.protocol import (
+    JobRequest,
+    PredictRequest,
+    SetupRequest,
+    ValidateRequest,
+    WebhookRequest,
+    mistakes,
+)
 from lsbatch.serving.request_error import RequestError
 from lsbatch.serving.source import ProjectSource, training_command, training_environment
 from lsbatch.serving.stored_answers import StoredAnswers
@@ -40,9 +43,6 @@ from lsbatch.wiring import Bench
 
 __all__ = ["create_app"]
 
-JSON = "application/json"
-#: Of a body's mistakes, so many are named.
-MOST_ERRORS = 20
 DESCRIPTION = "A Label Studio ML backend that gives the predictions of `lsbatch predict`."
 #: What every endpoint may be refused with.
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -98,6 +98,7 @@ def create_app(
             training_environment(loaded),
             every=options.retrain_every,
             min_seconds=options.retrain_min_seconds,
+            most_seconds=options.train_seconds,
             done=keeper.ask,
             counted=lambda status: metrics.trainings.labels(status).inc(),
         )
@@ -117,13 +118,13 @@ def create_app(
         title="lsbatch serve", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
     _add_errors(app)
-    _add_state(app, metrics)
+    _add_state(app, metrics, access)
     _add_predictions(app)
     _add_training(app, access)
     _add_versions(app, source)
     paths = [route.path for route in app.routes if hasattr(route, "path")]
     # The last one is asked first.
-    app.add_middleware(_Shortcut)
+    app.add_middleware(Shortcut)
     app.add_middleware(Guard, access=access)
     app.add_middleware(Observer, metrics=metrics, endpoints=paths)
     return app
@@ -160,35 +161,28 @@ def _access(loaded: Loaded) -> Access:
     )
 
 
-def _backend(request: Request) -> Backend:
-    found: Backend = request.app.state.backend
-    return found
-
-
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
-    async def refused(request: Request, error: RequestError) -> Response:
-        return _refused(error)
+    async def not_done(request: Request, error: RequestError) -> Response:
+        return refused(error)
 
     @app.exception_handler(LsbatchError)
     async def failed(request: Request, error: LsbatchError) -> Response:
-        return _refused(error)
+        return refused(error)
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
-        # Without what was sent: it may hold a token, be long, or be something that JSON has no word for.
-        found = [{"type": one["type"], "loc": one["loc"], "msg": one["msg"]} for one in error.errors()[:MOST_ERRORS]]
-        return Response(to_json({"detail": found}, inf_nan_mode="null"), 422, media_type=JSON)
+        return refused(RequestError(422, mistakes(error.errors())))
 
 
-def _add_state(app: FastAPI, metrics: Metrics) -> None:
+def _add_state(app: FastAPI, metrics: Metrics, access: Access) -> None:
     @app.get("/", summary="Alive; open to everybody", responses=REFUSALS)
     async def root() -> dict[str, str]:
         return {"status": "UP"}
 
     @app.get("/health", summary="Alive, and which model", responses=REFUSALS)
     async def health(request: Request) -> dict[str, Any]:
-        return _backend(request).health()
+        return backend_of(request).health()
 
     @app.get(
         "/ready",
@@ -196,8 +190,12 @@ def _add_state(app: FastAPI, metrics: Metrics) -> None:
         responses={**REFUSALS, 503: {"description": "Not yet, or not any more."}},
     )
     async def ready(request: Request) -> JSONResponse:
-        backend = _backend(request)
-        return JSONResponse(backend.status(), 200 if backend.ready else 503)
+        backend = backend_of(request)
+        status = backend.status()
+        if not access.knows(dict(request.scope["headers"])):
+            # Anybody may ask, and is told no more than what a load balancer needs.
+            status = {"status": status["status"]}
+        return JSONResponse(status, 200 if backend.ready else 503)
 
     @app.get("/metrics", summary="Prometheus", responses=REFUSALS, response_class=Response)
     async def figures() -> Response:
@@ -207,70 +205,17 @@ def _add_state(app: FastAPI, metrics: Metrics) -> None:
 def _add_predictions(app: FastAPI) -> None:
     @app.post("/setup", summary="Which version answers", responses={**REFUSALS, **BUSY})
     async def setup(request: Request, body: SetupRequest) -> dict[str, Any]:
-        return await _backend(request).setup(body)
+        return await backend_of(request).setup(body)
 
-    schema = PredictRequest.model_json_schema()
     described: dict[str, Any] = {
-        "responses": {**REFUSALS, **BUSY, 422: {"description": "The body has not the form of a request."}},
-        "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
-        "response_class": Response,
+        "responses": {**REFUSALS, **BUSY, 422: {"description": "The body has not the form of a request."}}
     }
-    app.get("/predict", summary="As POST; for clients that send a GET with a body", **described)(_predict)
-    app.post("/predict", summary="One result a task, in order", **described)(_predict)
 
-
-async def _predict(request: Request) -> Response:
-    try:
-        body = PredictRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        return Response(error.json(include_url=False, include_input=False, include_context=False), 422, media_type=JSON)
-    return await _unless_gone(request, _backend(request).predict(body))
-
-
-class _Shortcut:
-    """To ``/predict`` without FastAPI's machinery, which takes longer than a small model."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] not in ("GET", "POST"):
-            await self._app(scope, receive, send)
-            return
-        try:
-            response = await _predict(Request(scope, receive))
-        except ClientDisconnect:
-            response = Response(status_code=GONE)
-        except (RequestError, HTTPException, LsbatchError) as error:
-            response = _refused(error)
-        await response(scope, receive, send)
-
-
-def _refused(error: RequestError | HTTPException | LsbatchError) -> Response:
-    if isinstance(error, LsbatchError):
-        return JSONResponse({"detail": f"{error} {error.hint}".strip()}, 503)
-    wait = error.retry_after if isinstance(error, RequestError) else None
-    status = error.status if isinstance(error, RequestError) else error.status_code
-    return JSONResponse({"detail": error.detail}, status, {} if wait is None else {"Retry-After": str(wait)})
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
-    """The answer; the work is dropped when the caller goes."""
-    doing = asyncio.create_task(work)
-    leaving = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            return Response(status_code=GONE)
-        return Response(to_json(doing.result()), media_type=JSON)
-    finally:
-        doing.cancel()
-        leaving.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    @app.get("/predict", summary="As POST; for clients that send a GET with a body", **described)
+    @app.post("/predict", summary="One result a task, in order", **described)
+    async def predict(request: Request, body: PredictRequest) -> dict[str, Any]:
+        # Described here; Shortcut, which comes first, answers.
+        return await backend_of(request).predict(body)
 
 
 def _add_training(app: FastAPI, access: Access) -> None:
@@ -280,19 +225,19 @@ def _add_training(app: FastAPI, access: Access) -> None:
         known = not access.secret or not access.open or access.has_secret(dict(request.scope["headers"]))
         if not known and body.action != "START_TRAINING":
             raise RequestError(401, "the webhook's secret is missing or wrong; lsbatch connect sets it")
-        return _backend(request).webhook(body)
+        return backend_of(request).webhook(body)
 
     @app.post("/train", summary="Train now", status_code=201, responses={**REFUSALS, **BUSY})
     async def train(request: Request) -> dict[str, Any]:
-        return _backend(request).train("/train").to_json()
+        return backend_of(request).train("/train").to_json()
 
     @app.post("/job_status", summary="How far a training is", responses={**REFUSALS, **BUSY})
     async def job_status(request: Request, body: JobRequest) -> dict[str, Any]:
-        return _backend(request).job_status(body.job)
+        return backend_of(request).job_status(body.job)
 
     @app.get("/is_training", summary="Whether a training is under way", responses=REFUSALS)
     async def is_training(request: Request) -> dict[str, Any]:
-        return _backend(request).is_training()
+        return backend_of(request).is_training()
 
 
 def _add_versions(app: FastAPI, source: Models) -> None:
@@ -301,7 +246,7 @@ def _add_versions(app: FastAPI, source: Models) -> None:
 
     @app.get("/versions", summary="Versions that are stored", responses={**REFUSALS, **BUSY})
     async def versions(request: Request) -> dict[str, Any]:
-        served = _backend(request).keeper.served
+        served = backend_of(request).keeper.served
         in_use = None if served is None else served.model_version
         async with few:
             return {"versions": await in_thread(source.versions), "in_use": in_use}

@@ -13,11 +13,11 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SECRET_HEADER", "Access", "Guard", "is_local"]
+from lsbatch.ports import SECRET_HEADER
 
-#: Carries the secret of webhooks, to which Label Studio gives no basic auth.
-SECRET_HEADER = "X-Lsbatch-Secret"  # noqa: S105
-#: Asked by those who only want to know whether it runs: they say nothing of the model and hold no secret.
+__all__ = ["Access", "Guard", "is_local"]
+
+#: Asked by those who only want to know whether it runs, and told no more.
 OPEN = ("/", "/ready")
 
 
@@ -49,9 +49,13 @@ class Access:
 
     def refused(self, path: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request lacks what it needs to carry. Takes the same time for every wrong password."""
-        if path in OPEN or self.open:
+        if path in OPEN:
             return False
-        return not self._has_login(headers) and not (path == "/webhook" and self.secret and self.has_secret(headers))
+        return not self.knows(headers) and not (path == "/webhook" and self.secret and self.has_secret(headers))
+
+    def knows(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request carries the login, or none is needed."""
+        return self.open or self._has_login(headers)
 
     def has_secret(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request carries the secret of webhooks, if there is one."""
@@ -82,6 +86,8 @@ class Guard:
         headers = dict(scope["headers"])
         if why := self._exposed(scope):
             await _refuse(send, 403, why)
+        elif _from_another_page(headers):
+            await _refuse(send, 403, "a page of another address asks, and browsers are no clients of this server")
         elif self._access.refused(scope["path"], headers):
             await _refuse(send, 401, "the login or the webhook's secret is missing or wrong", _CHALLENGE)
         elif _length(headers) > self._access.max_body_bytes:
@@ -126,6 +132,15 @@ async def _refuse(send: Send, status: int, detail: str, more: tuple[tuple[bytes,
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _from_another_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser asks for a page that came from elsewhere: any page may, and without a login all would be done.
+
+    Browsers say so themselves (Fetch standard, ``Origin``); neither Label Studio nor scripts send it.
+    """
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
 
 
 def _length(headers: Mapping[bytes, bytes]) -> int:

@@ -30,8 +30,6 @@ __all__ = ["LateError", "LostError", "ModelProcess"]
 
 #: Longest time to build a model, in seconds.
 BUILD_SECONDS = 600.0
-#: How long a process that has nothing to do may take to end in order, in seconds.
-STOP_SECONDS = 2.0
 #: How often it is asked whether the process lives, in seconds: what the pipeline started may hold its pipes open.
 LOOK_SECONDS = 0.5
 
@@ -135,7 +133,7 @@ class ModelProcess:
         with self._starting:
             self._stopped = True
             if self._child is not None:
-                self._child.end()
+                self._child.kill()
         self._thread.shutdown()
 
 
@@ -146,7 +144,6 @@ class _Child:
         self._pipe, theirs = _context.Pipe()
         # No daemon: those may have no processes of their own, and a pipeline may need some.
         self._process = _context.Process(target=_main, args=(theirs, recipe), name="lsbatch-model", daemon=False)
-        self._busy = False
         try:
             self._process.start()
         except OSError as error:
@@ -164,7 +161,6 @@ class _Child:
         Raises:
             LostError: it raised something, or the process died.
         """
-        self._busy = True
         try:
             self._pipe.send((function, arguments))
             while not connection.wait([self._pipe], LOOK_SECONDS):
@@ -176,19 +172,9 @@ class _Child:
             raise LostError(f"the model's process ended with {self._code()}") from error
         except Exception as error:  # somebody else's objects: reading them may raise anything
             raise LostError(f"the model's answer cannot be read: {raised(error)}") from error
-        finally:
-            self._busy = False
         if not good:
             raise LostError(f"the model's process raised {answer}")
         return answer
-
-    def end(self) -> None:
-        """In order if it has nothing to do."""
-        if not self._busy:
-            # It waits for the next call and sees that there will be none.
-            self._pipe.close()
-            self._process.join(STOP_SECONDS)
-        self.kill()
 
     def kill(self) -> None:
         """With all that it started. May be repeated."""
@@ -211,7 +197,7 @@ _predictor: Predictor | None = None
 
 
 def _main(pipe: Connection, recipe: PredictorFactory) -> None:
-    """Carry out calls until the server closes the pipe."""
+    """Carry out calls until the server is gone; then this process ends, with all that it started."""
     global _recipe
     # Ctrl-C in a terminal reaches the whole group; the server ends this process when nothing is under way.
     os.setsid()
@@ -223,12 +209,16 @@ def _main(pipe: Connection, recipe: PredictorFactory) -> None:
         try:
             function, arguments = pipe.recv()
         except EOFError:
-            return
+            break
         try:
             answer = True, function(*arguments)
         except BaseException as error:  # somebody else's code
             answer = False, raised(error)
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:  # nobody reads it any more
+            break
+    os.killpg(0, signal.SIGKILL)
 
 
 def _end_with_server() -> None:

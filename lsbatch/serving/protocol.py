@@ -6,12 +6,15 @@ read. What must not be used is not even parsed: the login of ``params``, the tok
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from lsbatch.entities import DeadLetter, Outcome, Task, TaskId
+from lsbatch.serving.request_error import RequestError
 
 __all__ = [
     "JobRequest",
@@ -21,13 +24,31 @@ __all__ = [
     "WebhookRequest",
     "answer",
     "interactive_answer",
+    "mistakes",
     "project_id",
+    "read_predict_request",
 ]
 
 #: Largest id of a task: Label Studio's are 64 bits wide.
 MOST_ID = 2**63 - 1
 #: As long as the text of such an id may be, and one longer.
 DIGITS = 20
+#: Of a body's mistakes, so many are named.
+MOST_MISTAKES = 20
+#: So many tasks are read at once; between them others have their turn.
+SLICE = 2_000
+
+
+def _sayable(text: str) -> str:
+    """JSON can hold half a character, which nothing that is sent can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds half a character (a lone surrogate)") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_sayable)]
 
 
 class _Request(BaseModel):
@@ -51,8 +72,8 @@ class PredictRequest(_Request):
     """``/predict``. ``project`` is ``<id>.<time of its making>``."""
 
     tasks: list[LiveTask]
-    project: str | int | None = None
-    label_config: str | None = None
+    project: Text | int | None = None
+    label_config: Text | None = None
     params: PredictParams | None = None
 
     @property
@@ -68,14 +89,14 @@ class PredictRequest(_Request):
 class SetupRequest(_Request):
     """``/setup``."""
 
-    project: str | int | None = None
-    label_config: str | None = Field(None, alias="schema")
+    project: Text | int | None = None
+    label_config: Text | None = Field(None, alias="schema")
 
 
 class WebhookRequest(_Request):
     """``/webhook``: what happened, and in which project."""
 
-    action: str
+    action: Text
     project: dict[str, Any] | None = None
     annotation: Any = None
 
@@ -88,13 +109,52 @@ class WebhookRequest(_Request):
 class ValidateRequest(_Request):
     """``/validate``."""
 
-    config: str
+    config: Text
 
 
 class JobRequest(_Request):
     """``/job_status``."""
 
-    job: str
+    job: Annotated[Text, Field(max_length=200)]
+
+
+def mistakes(errors: Iterable[Mapping[str, Any]], first: int = 0) -> list[dict[str, Any]]:
+    """What is wrong with a body, without what was sent: that may hold a token, be long, or be no JSON.
+
+    Args:
+        errors: pydantic's.
+        first: place of the first of the tasks that were read.
+    """
+    found = []
+    for error, _ in zip(errors, range(MOST_MISTAKES), strict=False):
+        place = [part + first if at == 1 and isinstance(part, int) else part for at, part in enumerate(error["loc"])]
+        found.append({"type": error["type"], "loc": place, "msg": error["msg"]})
+    return found
+
+
+async def read_predict_request(body: bytes) -> PredictRequest:
+    """The request in the body of ``/predict``; a large one lets others have their turn while it is read.
+
+    Raises:
+        RequestError: it is none (422).
+    """
+    try:
+        content = from_json(body)
+    except ValueError as error:
+        raise RequestError(422, [{"type": "json_invalid", "loc": ["body"], "msg": f"Invalid JSON: {error}"}]) from error
+    tasks = content.get("tasks") if isinstance(content, dict) else None
+    first = 0
+    try:
+        if not isinstance(tasks, list):
+            return PredictRequest.model_validate(content)
+        request = PredictRequest.model_validate({**content, "tasks": tasks[:SLICE]})
+        for first in range(SLICE, len(tasks), SLICE):
+            await asyncio.sleep(0)
+            request.tasks += PredictRequest.model_validate({"tasks": tasks[first : first + SLICE]}).tasks
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestError(422, mistakes(found, first)) from error
+    return request
 
 
 def project_id(project: object) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = ["RequestError"]
 
 
@@ -10,11 +12,11 @@ class RequestError(Exception):
 
     Args:
         status: the HTTP status.
-        detail: why, and what helps, in words.
+        detail: why, and what helps, in words; or the mistakes of a body, in the form of FastAPI.
         retry_after: seconds after which it may be asked again, or None.
     """
 
-    def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
+    def __init__(self, status: int, detail: str | list[dict[str, Any]], retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail

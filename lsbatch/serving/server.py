@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 
 from lsbatch.config import Loaded
-from lsbatch.errors import ConfigError, TransientError
+from lsbatch.errors import ConfigError, ExitCode, StoppedError, TransientError
 from lsbatch.serving import create_app
 from lsbatch.serving.logs import configure
 from lsbatch.serving.source import ProjectSource
@@ -18,7 +19,7 @@ BACKLOG = 2048
 
 
 def serve(loaded: Loaded, *, answer_from_runs: bool = False, quiet: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT; returns when all that was under way is answered.
+    """Serve until SIGTERM or SIGINT; returns when all that was under way is answered, or its time was up.
 
     Args:
         loaded: the configuration.
@@ -26,6 +27,7 @@ def serve(loaded: Loaded, *, answer_from_runs: bool = False, quiet: bool = False
         quiet: log only errors.
 
     Raises:
+        StoppedError: a second signal came before that.
         ConfigError: the configuration is wrong, the address is taken, or it is public and nobody needs a password.
         LsbatchError: Label Studio refuses, or the pipeline does not fit the project.
     """
@@ -51,7 +53,11 @@ def serve(loaded: Loaded, *, answer_from_runs: bool = False, quiet: bool = False
     # Only now: where it is not installed, create_app has said so.
     from lsbatch.serving.uvicorn_server import draining_server
 
-    draining_server(app, options.drain_seconds).run(sockets=[listener])
+    server = draining_server(app, options.drain_seconds)
+    server.run(sockets=[listener])
+    if server.cut_short_by is not None:
+        code = ExitCode.INTERRUPTED if server.cut_short_by == signal.SIGINT else ExitCode.TERMINATED
+        raise StoppedError("Stopped at once: what was under way got no answer.", exit_code=code)
 
 
 def _listen(host: str, port: int) -> socket.socket:

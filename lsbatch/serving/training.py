@@ -82,6 +82,7 @@ class Trainer:
         environ: its environment.
         every: annotations after which a training starts; None for never.
         min_seconds: shortest time from the start of one training to the start of the next that annotations ask for.
+        most_seconds: longest time of a training; None for no limit.
         done: called after each training that may have changed the version in use.
         counted: told the status of each training that ended.
     """
@@ -93,6 +94,7 @@ class Trainer:
         *,
         every: int | None,
         min_seconds: float,
+        most_seconds: float | None = None,
         done: Callable[[], object],
         counted: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -100,6 +102,7 @@ class Trainer:
         self._environ = dict(environ)
         self._every = every
         self._min_seconds = min_seconds
+        self._most_seconds = most_seconds
         self._done = done
         self._counted = counted
         # What was annotated while no server ran is learned from when it starts.
@@ -167,23 +170,27 @@ class Trainer:
         logger.info("training %s started: %s", training.id, training.why)
         command = [*self._command, *(["--since-last"] if training.since_last else [])]
         try:
-            code, out, told = await _carried_out(command, self._environ)
+            async with asyncio.timeout(self._most_seconds):
+                code, out, told = await _carried_out(command, self._environ)
+            if code in (0, NOT_BETTER):
+                self._finish(training, _outcome(out))
+            else:
+                ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+                self._fail(training, f"it ended with {ended}: {told}")
+        except TimeoutError:
+            self._fail(training, f"it took longer than {self._most_seconds:g} s (serve.train_seconds) and was ended")
         except OSError as error:
             self._fail(training, f"it could not be started: {error}")
-            return
         except Exception as error:
             logger.exception("training %s: this is a bug in lsbatch", training.id)
             self._fail(training, f"this is a bug in lsbatch: {error}")
-            return
-        if code in (0, NOT_BETTER):
-            training.outcome = _outcome(out)
-            training.become("finished")
-            logger.info("training %s finished: %s", training.id, training.outcome)
-            self._counted("finished")
-            self._done()
-        else:
-            ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            self._fail(training, f"it ended with {ended}: {told}")
+
+    def _finish(self, training: Training, outcome: str) -> None:
+        training.outcome = outcome
+        training.become("finished")
+        logger.info("training %s finished: %s", training.id, training.outcome)
+        self._counted("finished")
+        self._done()
 
     def _fail(self, training: Training, error: str) -> None:
         training.error = error
@@ -226,7 +233,7 @@ def _outcome(out: bytes) -> str:
     """What ``retrain --json`` reports, in words."""
     try:
         report = json.loads(out)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "its report cannot be read"
     if not isinstance(report, dict):
         return "its report cannot be read"

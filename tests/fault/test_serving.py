@@ -206,7 +206,9 @@ def test_a_second_signal_ends_at_once(studio: Studio, folder: Path, project: int
         mine.process.until_said("once more ends at once")
         mine.process.send(signal.SIGTERM)
         assert not mine.process.goes_on(5)
-        mine.ended()
+        ended = mine.ended()
+        assert ended.code == 143
+        assert "got no answer" in ended.stderr
         thread.join()
     assert gone(processes)
 
@@ -232,6 +234,17 @@ def test_a_killed_server_leaves_no_process(studio: Studio, folder: Path, project
         thread.join()
     # Two models and a training, each with a process of its own, and what Python keeps beside them.
     assert len(processes) >= 7
+    assert gone(processes)
+
+
+def test_a_killed_server_leaves_nothing_of_a_model_that_waits(
+    studio: Studio, folder: Path, project: int, server: Live
+) -> None:
+    with live(studio, folder, project) as mine:
+        mine.until_ready()
+        processes = mine.all_processes
+        assert any("sleep" in process.name() for process in processes)
+        assert mine.end(signal.SIGKILL).code == -signal.SIGKILL
     assert gone(processes)
 
 

@@ -129,6 +129,12 @@ BAD = [
     ("POST", "/setup", b'{"project": "8.1700000000"}', 409),
     ("POST", "/setup", b"no", 422),
     ("POST", "/webhook", b"{}", 422),
+    ("POST", "/predict", rb'{"tasks": [{"data": {"text": "\ud800"}}]}', 422),
+    ("POST", "/webhook", rb'{"action": "\ud800"}', 422),
+    ("POST", "/setup", rb'{"schema": "\ud800"}', 422),
+    ("POST", "/validate", rb'{"config": "\ud800"}', 422),
+    ("POST", "/job_status", rb'{"job": "\ud800"}', 422),
+    ("POST", "/job_status", b'{"job": "' + b"x" * 1000 + b'"}', 422),
     ("DELETE", "/predict", b"", 405),
     ("GET", "/nothing", b"", 404),
 ]
@@ -145,13 +151,35 @@ def test_a_bad_request_has_words_and_no_traceback(tmp_path: Path) -> None:
     use(tmp_path, do, Versions(None), ready=False)
 
 
+def test_a_mistake_is_named_by_its_place(tmp_path: Path) -> None:
+    async def do(http: httpx.AsyncClient) -> None:
+        tasks: list[dict[str, Any]] = [{"data": {}} for _ in range(5000)]
+        tasks[4321] = {"data": "SECRET"}
+        answer = await http.post("/predict", json={"tasks": tasks})
+        assert answer.status_code == 422
+        assert [error["loc"] for error in answer.json()["detail"]] == [["tasks", 4321, "data"]]
+        assert "SECRET" not in answer.text
+
+    use(tmp_path, do, Versions(None), ready=False)
+
+
+def test_pages_from_elsewhere_are_refused(tmp_path: Path) -> None:
+    async def do(http: httpx.AsyncClient) -> None:
+        for origin, status in (("http://evil.example", 403), ("null", 403), ("http://testserver", 201)):
+            assert (await http.post("/train", headers={"Origin": origin})).status_code == status
+
+    use(tmp_path, do, Versions(None), ready=False)
+
+
 def test_a_login_is_asked_for(tmp_path: Path) -> None:
     def basic(user: str, password: str) -> dict[str, str]:
         return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
     async def do(http: httpx.AsyncClient) -> None:
         assert (await http.get("/")).status_code == 200
-        assert (await http.get("/ready")).status_code == 503
+        ready = await http.get("/ready")
+        assert (ready.status_code, list(ready.json())) == (503, ["status"])
+        assert (await http.get("/ready", headers=basic("ls", "pa:ss"))).json()["project"] == PROJECT
         for wrong in ({}, basic("ls", "wrong"), basic("", ""), {"Authorization": "Basic %%%"}, {"Authorization": "x"}):
             for path in ("/health", "/metrics", "/docs", "/openapi.json", "/versions"):
                 answer = await http.get(path, headers=wrong)

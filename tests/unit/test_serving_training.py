@@ -26,6 +26,9 @@ with (here / "calls").open("a") as calls:
     print(os.getpid(), *sys.argv[1:], file=calls)
 while not (here / "go").exists():
     time.sleep(0.01)
+if (here / "deep").exists():
+    print("[" * 100_000)
+    sys.exit(0)
 if (here / "fail").exists():
     sys.exit("Error: there are too few annotations")
 report = {"model_version": "v2", "promoted": not (here / "worse").exists()}
@@ -89,7 +92,14 @@ def test_a_training_goes_through_its_states(tmp_path: Path) -> None:
     use(tmp_path, do)
 
 
-@pytest.mark.parametrize(("flag", "outcome"), [("worse", "v2 stored and not promoted"), ("nothing", "nothing new")])
+@pytest.mark.parametrize(
+    ("flag", "outcome"),
+    [
+        ("worse", "v2 stored and not promoted"),
+        ("nothing", "nothing new"),
+        ("deep", "its report cannot be read"),
+    ],
+)
 def test_what_came_of_it_is_said(tmp_path: Path, flag: str, outcome: str) -> None:
     async def do(trainer: Trainer, told: list[str]) -> None:
         training = trainer.start("somebody asked")
@@ -131,6 +141,20 @@ def test_a_failure_is_told_and_the_next_one_works(tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     (tmp_path / "fail").touch()
     use(tmp_path, do)
+
+
+def test_a_training_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    async def do(trainer: Trainer, told: list[str]) -> None:
+        endless = trainer.start("somebody asked")
+        await over(endless)
+        assert endless.status == "failed"
+        assert "serve.train_seconds" in endless.error
+        (tmp_path / "go").touch()
+        again = trainer.start("once more")
+        await over(again)
+        assert again.status == "finished"
+
+    use(tmp_path, do, most_seconds=0.5)
 
 
 def test_a_killed_training_is_told(tmp_path: Path) -> None:

@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lsbatch.errors import AmbiguousError, LsbatchError, PermanentError, RefusedError, TransientError
-from lsbatch.ports import Backend, BackendRegistry, BackendSettings, Change, Webhook
+from lsbatch.ports import SECRET_HEADER, Backend, BackendRegistry, BackendSettings, Change, Webhook
 from lsbatch.retry import retry_transient
 from lsbatch_connectors.label_studio.client import LabelStudioClient
 
-__all__ = ["SECRET_HEADER", "LabelStudioBackends", "backend_of"]
+__all__ = ["LabelStudioBackends", "backend_of"]
 
-#: Carries the secret of a webhook, to which Label Studio gives no basic auth.
-SECRET_HEADER = "X-Lsbatch-Secret"  # noqa: S105 - its name, not its value
 #: What a live backend is told of. START_TRAINING is none of these: Label Studio sends it to each backend on its own.
 ACTIONS = (
     "ANNOTATION_CREATED",

@@ -1,0 +1,80 @@
+"""Connections that take no more of the server than a request needs.
+
+Uvicorn's own limits begin when a request is read; a client that sends one byte a minute, or a head without an end,
+would be waited for without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["PatientProtocol"]
+
+#: From the first byte of a request to its last, in seconds. Before the first request: from the connection.
+REQUEST_SECONDS = 60.0
+#: Request line and headers, in bytes; as much as most proxies take.
+HEAD_BYTES = 65_536
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """HTTP/1.1 of uvicorn; a request that does not come to its end is answered with 408, a head too large with 431."""
+
+    _ending: asyncio.TimerHandle | None = None
+    #: So much of a head is here; None while there is none to come.
+    _head: int | None = 0
+    _begun = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See ``asyncio.Protocol``."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.Protocol``."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
+        self._begun = False
+        super().data_received(data)
+        # What came before it in the same piece is none of it.
+        if self._head is not None and not self._begun:
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """See ``httptools``: the first byte of a request is there."""
+        super().on_message_begin()
+        self._head, self._begun = 0, True
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """See ``httptools``."""
+        self._head = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """See ``httptools``: the last byte of a request is there."""
+        self._wait_no_more()
+        super().on_message_complete()
+
+    def _wait(self) -> None:
+        self._wait_no_more()
+        self._ending = self.loop.call_later(REQUEST_SECONDS, self._refuse, b"408 Request Timeout")
+
+    def _wait_no_more(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+    def _refuse(self, status: bytes) -> None:
+        """The answer to what is not read any further; nothing where another has begun."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        self.transport.close()
