@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -44,25 +44,31 @@ from lsbatch.wiring import Bench
 __all__ = ["create_app"]
 
 DESCRIPTION = "A Label Studio ML backend that gives the predictions of `lsbatch predict`."
+
+
+def _described(answers: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Answers that say why in ``detail``, by their status."""
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {status: {"description": words, "content": content} for status, words in answers.items()}
+
+
 #: What every endpoint may be refused with.
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": words, "content": {"application/json": {"schema": {"type": "object"}}}}
-    for status, words in {
+REFUSALS = _described(
+    {
         400: "The body is not JSON.",
         401: "The login is missing or wrong.",
-        403: "A public interface without basic auth.",
+        403: "A public interface without basic auth, or a page of another address.",
         413: "Too much at once.",
-    }.items()
-}
-BUSY: dict[int | str, dict[str, Any]] = {
-    status: {"description": words, "content": {"application/json": {"schema": {"type": "object"}}}}
-    for status, words in {
+    }
+)
+BUSY = _described(
+    {
         409: "This server serves another project.",
         410: "No such training.",
         429: "Too much waits; see Retry-After.",
         503: "No model, or no answer in time.",
-    }.items()
-}
+    }
+)
 
 
 def create_app(
