@@ -58,6 +58,9 @@ class LsbatchError(Exception):
     Args:
         message: what failed, and on which task, chunk or setting.
         hint: the command or setting that helps.
+
+    Attributes:
+        report: of the run that it ended, in JSON's types; None where none was under way.
     """
 
     exit_code = ExitCode.BUG
@@ -66,6 +69,7 @@ class LsbatchError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.report: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         return self.message

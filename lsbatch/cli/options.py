@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lsbatch.cli.boundary import boundary
-from lsbatch.cli.output import TerminalProgress, configure_logging
-from lsbatch.errors import ConfigError
+from lsbatch.cli.output import TerminalProgress, configure_logging, print_json
+from lsbatch.errors import ConfigError, LsbatchError
 
 if TYPE_CHECKING:
     from lsbatch.config import Loaded
@@ -261,7 +262,8 @@ def shared_command(
             with boundary(secrets):
                 configure_logging(-1 if quiet else verbose)
                 flags = {key: options.pop(key) for key in list(options) if key in SETTINGS}
-                return function(Call(as_json, quiet, config_file, flags, secrets), **options)
+                with _reported(as_json):
+                    return function(Call(as_json, quiet, config_file, flags, secrets), **options)
 
         shared = [
             click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
@@ -278,6 +280,17 @@ def shared_command(
         return decorate(run)
 
     return wrap
+
+
+@contextmanager
+def _reported(as_json: bool) -> Iterator[None]:
+    """A run that ended by an error has a report all the same, and a program may want to read it."""
+    try:
+        yield
+    except LsbatchError as error:
+        if as_json and error.report is not None:
+            print_json(error.report)
+        raise
 
 
 def _working_directory() -> Path:

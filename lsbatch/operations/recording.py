@@ -95,13 +95,14 @@ def recorded(setup: RunSetup, report: RunReport, importer: Importer) -> Iterator
     try:
         yield recording
     except BaseException as error:
-        report.state, report.error_code = _ended_by(error)
-        report.error = str(error)
+        _note_end(report, error)
         try:
             _write_all(recording)
         except LsbatchError as second:
             # The first error is the one to show; without a report the run counts as unfinished, which it is.
             logger.debug("the report of run %s could not be written: %s", setup.run.id, second)
+        if isinstance(error, LsbatchError):
+            error.report = report.to_json()
         raise
     report.state = FINISHED
     _write_all(recording)
@@ -126,12 +127,13 @@ def state_recorded(run: RunDir, report: StateReport) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        report.state, report.error_code = _ended_by(error)
-        report.error = str(error)
+        _note_end(report, error)
         try:
             write_json(run.results, report.to_json())
         except LsbatchError as second:
             logger.debug("the report of run %s could not be written: %s", run.id, second)
+        if isinstance(error, LsbatchError):
+            error.report = report.to_json()
         raise
     report.state = FINISHED
     write_json(run.results, report.to_json())
@@ -141,6 +143,11 @@ def _write_all(recording: Recording) -> None:
     recording.count()
     recording.setup.run.write_dead_letters(recording.setup.ledger.dead_letters())
     recording.write()
+
+
+def _note_end(report: StateReport, error: BaseException) -> None:
+    report.state, report.error_code = _ended_by(error)
+    report.error = str(error)
 
 
 def _ended_by(error: BaseException) -> tuple[str, ExitCode]:

@@ -223,9 +223,11 @@ def test_beyond_the_budget_nothing_more_is_sent(studio: Studio, here: Path) -> N
     assert not set(place.predicted()) & set(place.ids[15:])
     assert not set(place.held()) & set(place.ids[10:])
 
-    # It goes on by name, but sends nothing before more is allowed.
+    # It goes on by name, but sends nothing before more is allowed; a program reads how it ended.
     sent = place.held()
-    place.run("resume", over["run"], code=4)
+    again = place.json("resume", over["run"], code=4)
+    assert (again["run"], again["state"], again["exit_code"], again["quarantined"]) == (over["run"], "over budget", 4, 2)
+    assert "run.max_failures" in again["error"]
     assert place.held() == sent
     assert place.json("resume", over["run"], "--max-failures", "10%", code=3)["quarantined"] == 2
     assert place.one_each(place.ids[6], place.ids[13])
