@@ -22,6 +22,8 @@ class PatientProtocol(HttpToolsProtocol):
     """HTTP/1.1 of uvicorn; a request that does not come to its end is answered with 408, a head too large with 431."""
 
     _ending: asyncio.TimerHandle | None = None
+    #: Between the first byte of a request and its last.
+    _reading = False
     #: So much of a head is here; None while there is none to come.
     _head: int | None = 0
     _begun = False
@@ -45,11 +47,14 @@ class PatientProtocol(HttpToolsProtocol):
             self._head += len(data)
             if self._head > HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
+        if self._ending is None and not self._answering:
+            # Empty lines, which are allowed before a request: uvicorn has stopped its own clock for them.
+            self._wait()
 
     def on_message_begin(self) -> None:
         """See ``httptools``: the first byte of a request is there."""
         super().on_message_begin()
-        self._head, self._begun = 0, True
+        self._head, self._begun, self._reading = 0, True, True
         self._wait()
 
     def on_headers_complete(self) -> None:
@@ -59,8 +64,13 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See ``httptools``: the last byte of a request is there."""
+        self._reading = False
         self._wait_no_more()
         super().on_message_complete()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _wait(self) -> None:
         self._wait_no_more()
@@ -72,9 +82,10 @@ class PatientProtocol(HttpToolsProtocol):
             self._ending = None
 
     def _refuse(self, status: bytes) -> None:
-        """The answer to what is not read any further; nothing where another has begun."""
+        """The answer to what is not read any further; nothing where it would stand in another one."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        body_lacks = self._reading and self._head is None and not self.pipeline
+        if not self._answering or (body_lacks and not self.cycle.response_started):
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
