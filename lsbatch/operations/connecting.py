@@ -130,17 +130,20 @@ def disconnect(registry: BackendRegistry, source: TaskSource, url: str | None = 
     Args:
         registry: of the project.
         source: the project.
-        url: of the backend; None where there is only one.
+        url: of the backend; None where there is only one, with the title that ``connect`` gives by itself.
 
     Raises:
-        ConfigError: there are several and none is named.
+        ConfigError: there are several, or one with another title, and none is named.
         TransientError: no answer; the same call goes on.
     """
     before = source.project().active_version
     backends = registry.backends()
-    if url is None and len({_plain(backend.url) for backend in backends}) > 1:
+    # One of another title may be somebody else's.
+    several = len({_plain(backend.url) for backend in backends}) > 1
+    if url is None and (several or any(backend.title != DEFAULT_TITLE for backend in backends)):
         listed = "\n".join(f"  {backend.title!r} at {backend.url}" for backend in backends)
-        raise ConfigError(f"the project has several live backends:\n{listed}", hint="Say which one: --url URL")
+        kind = "several live backends" if several else f"a live backend, and it is not called {DEFAULT_TITLE!r}"
+        raise ConfigError(f"the project has {kind}:\n{listed}", hint="Say which one: --url URL")
     going = [backend for backend in backends if url is None or _plain(backend.url) == _plain(url)]
     # The webhook first: while the backend is listed, whoever does not know the address can still find both.
     hooks = {_webhook_url(backend.url) for backend in going} | ({_webhook_url(url)} if url else set())

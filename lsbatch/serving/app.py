@@ -109,7 +109,7 @@ def create_app(
             counted=lambda status: metrics.trainings.labels(status).inc(),
         )
         stored = StoredAnswers(runs) if answer_from_runs else None
-        app.state.backend = Backend(project, keeper, trainer, metrics, stored)
+        app.state.backend = Backend(project, keeper, trainer, metrics, stored, options.max_queue_tasks)
         tasks = [background(keeper.run(), "looking for the model"), background(trainer.run(), "training")]
         try:
             yield
@@ -182,14 +182,18 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_state(app: FastAPI, metrics: Metrics, access: Access) -> None:
+    # Load balancers ask with HEAD.
+    @app.head("/", include_in_schema=False)
     @app.get("/", summary="Alive; open to everybody", responses=REFUSALS)
     async def root() -> dict[str, str]:
         return {"status": "UP"}
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Alive, and which model", responses=REFUSALS)
     async def health(request: Request) -> dict[str, Any]:
         return backend_of(request).health()
 
+    @app.head("/ready", include_in_schema=False)
     @app.get(
         "/ready",
         summary="Whether predictions can be had; open to everybody",

@@ -19,7 +19,7 @@ from lsbatch.serving.protocol import (
     interactive_answer,
     project_id,
 )
-from lsbatch.serving.request_error import RequestError
+from lsbatch.serving.request_error import RequestError, too_many_tasks
 from lsbatch.serving.stored_answers import StoredAnswers
 from lsbatch.serving.training import Trainer, Training
 
@@ -43,6 +43,7 @@ class Backend:
         trainer: trains; None for a pipeline that does not learn.
         metrics: told what happens.
         stored: answers from finished runs; None to compute every answer.
+        most_tasks: in a request, where every answer is computed; None for any number.
 
     Attributes:
         draining: the server is about to end and takes nothing new.
@@ -55,6 +56,7 @@ class Backend:
         trainer: Trainer,
         metrics: Metrics,
         stored: StoredAnswers | None = None,
+        most_tasks: int | None = None,
     ) -> None:
         self.project = project
         self.keeper = keeper
@@ -62,6 +64,7 @@ class Backend:
         self.metrics = metrics
         self.draining = False
         self._stored = stored
+        self._most_tasks = most_tasks
         self._answering = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,6 +114,15 @@ class Backend:
         if self.keeper.state == "untrained":
             return {"model_version": ""}
         return {"model_version": self.keeper.model().served.model_version}
+
+    def check_size(self, tasks: int) -> None:
+        """Return if a request may hold so many tasks; what is stored costs next to nothing.
+
+        Raises:
+            RequestError: it may not (413).
+        """
+        if self._stored is None and self._most_tasks is not None and tasks > self._most_tasks:
+            raise too_many_tasks(tasks, self._most_tasks, self.project)
 
     async def predict(self, request: PredictRequest) -> dict[str, Any]:
         """One result for each task. Cancelled where nobody waits any more.

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,7 +87,7 @@ class Guard:
         headers = dict(scope["headers"])
         if why := self._exposed(scope):
             await _refuse(send, 403, why)
-        elif _from_another_page(headers):
+        elif _from_another_page(headers, any_name=not self._access.open):
             await _refuse(send, 403, "a page of another address asks, and browsers are no clients of this server")
         elif self._access.refused(scope["path"], headers):
             await _refuse(send, 401, "the login or the webhook's secret is missing or wrong", _CHALLENGE)
@@ -134,13 +135,28 @@ async def _refuse(send: Send, status: int, detail: str, more: tuple[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
-def _from_another_page(headers: Mapping[bytes, bytes]) -> bool:
+def _from_another_page(headers: Mapping[bytes, bytes], *, any_name: bool) -> bool:
     """Whether a browser asks for a page that came from elsewhere: any page may, and without a login all would be done.
 
     Browsers say so themselves (Fetch standard, ``Origin``); neither Label Studio nor scripts send it.
+
+    Args:
+        headers: of the request.
+        any_name: the page may have come from here by any name. Whoever owns a name can have it mean this machine.
     """
-    origin = headers.get(b"origin")
-    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+    if origin is None:
+        return False
+    return origin.partition(b"://")[2] != host or not (any_name or _is_address(host.decode("latin-1")))
+
+
+def _is_address(host: str) -> bool:
+    """Whether it is this machine's own name or an address, with a port or without: nobody else can have it changed."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _length(headers: Mapping[bytes, bytes]) -> int:

@@ -14,13 +14,12 @@ from lsbatch.serving.background import background
 from lsbatch.serving.batching import Batcher, Ticket
 from lsbatch.serving.model_process import ModelProcess
 from lsbatch.serving.pace import Pace
-from lsbatch.serving.request_error import RequestError
+from lsbatch.serving.request_error import RequestError, too_many_tasks
 
 __all__ = ["Limits", "Model", "Served"]
 
 #: How often it is asked whether answers can still come in time, in seconds.
 WATCH_SECONDS = 1.0
-INSTEAD = "predict them offline: lsbatch predict --project {project}"
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,7 @@ class Model:
     def _check_room(self, tasks: int) -> None:
         limits = self._limits
         if tasks > limits.queue_tasks:
-            raise RequestError(
-                413,
-                f"{tasks:,} tasks in one request, at most {limits.queue_tasks:,} are taken (serve.max_queue_tasks); "
-                + INSTEAD.format(project=limits.project),
-            )
+            raise too_many_tasks(tasks, limits.queue_tasks, limits.project)
         waiting = self.waiting
         seconds = self._pace.seconds(waiting)
         if waiting + tasks > limits.queue_tasks:
@@ -171,7 +166,8 @@ class Model:
         return RequestError(
             503,
             f"{tasks:,} tasks cannot be predicted within {self._limits.answer_seconds:g} s (serve.predict_seconds), "
-            f"and Label Studio waits no longer than 100 s; {INSTEAD.format(project=self._limits.project)}",
+            "and Label Studio waits no longer than 100 s; "
+            f"predict them offline: lsbatch predict --project {self._limits.project}",
         )
 
     async def close(self) -> None:

@@ -141,12 +141,16 @@ class _Child:
     """The process and the pipe to it. A ``kill`` from another thread ends ``ask``."""
 
     def __init__(self, recipe: PredictorFactory) -> None:
-        self._pipe, theirs = _context.Pipe()
+        try:
+            self._pipe, theirs = _context.Pipe()
+        except OSError as error:
+            raise LostError(f"the model's process cannot be started: {error}") from error
         # No daemon: those may have no processes of their own, and a pipeline may need some.
         self._process = _context.Process(target=_main, args=(theirs, recipe), name="lsbatch-model", daemon=False)
         try:
             self._process.start()
         except OSError as error:
+            self._pipe.close()
             raise LostError(f"the model's process cannot be started: {error}") from error
         finally:
             theirs.close()

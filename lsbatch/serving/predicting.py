@@ -58,8 +58,9 @@ def refused(error: RequestError | HTTPException | LsbatchError) -> Response:
 
 
 async def _predict(request: Request) -> Response:
-    body = await read_predict_request(await request.body())
-    return await _unless_gone(request, backend_of(request).predict(body))
+    backend = backend_of(request)
+    body = await read_predict_request(await request.body(), backend.check_size)
+    return await _unless_gone(request, backend.predict(body))
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:

@@ -7,10 +7,10 @@ read. What must not be used is not even parsed: the login of ``params``, the tok
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from pydantic_core import from_json
 
 from lsbatch.entities import DeadLetter, Outcome, Task, TaskId
@@ -72,7 +72,7 @@ class PredictRequest(_Request):
     """``/predict``. ``project`` is ``<id>.<time of its making>``."""
 
     tasks: list[LiveTask]
-    project: Text | int | None = None
+    project: Text | StrictInt | None = None
     label_config: Text | None = None
     params: PredictParams | None = None
 
@@ -89,7 +89,7 @@ class PredictRequest(_Request):
 class SetupRequest(_Request):
     """``/setup``."""
 
-    project: Text | int | None = None
+    project: Text | StrictInt | None = None
     label_config: Text | None = Field(None, alias="schema")
 
 
@@ -132,11 +132,15 @@ def mistakes(errors: Iterable[Mapping[str, Any]], first: int = 0) -> list[dict[s
     return found
 
 
-async def read_predict_request(body: bytes) -> PredictRequest:
+async def read_predict_request(body: bytes, allowed: Callable[[int], object]) -> PredictRequest:
     """The request in the body of ``/predict``; a large one lets others have their turn while it is read.
 
+    Args:
+        body: as it came.
+        allowed: told how many tasks there are before they are looked at; raises where these are too many.
+
     Raises:
-        RequestError: it is none (422).
+        RequestError: it is none (422), or holds too many tasks.
     """
     try:
         content = from_json(body)
@@ -147,6 +151,7 @@ async def read_predict_request(body: bytes) -> PredictRequest:
     try:
         if not isinstance(tasks, list):
             return PredictRequest.model_validate(content)
+        allowed(len(tasks))
         request = PredictRequest.model_validate({**content, "tasks": tasks[:SLICE]})
         for first in range(SLICE, len(tasks), SLICE):
             await asyncio.sleep(0)

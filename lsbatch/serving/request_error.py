@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["RequestError"]
+__all__ = ["RequestError", "too_many_tasks"]
 
 
 class RequestError(Exception):
@@ -21,3 +21,12 @@ class RequestError(Exception):
         self.status = status
         self.detail = detail
         self.retry_after = retry_after
+
+
+def too_many_tasks(tasks: int, most: int, project: int) -> RequestError:
+    """More than a request may hold."""
+    return RequestError(
+        413,
+        f"{tasks:,} tasks in one request, at most {most:,} are taken (serve.max_queue_tasks); "
+        f"predict them offline: lsbatch predict --project {project}",
+    )

@@ -64,7 +64,7 @@ def disconnect_backend(bench: Bench, url: str | None) -> Disconnected:
     """Take the backend at this address away, or the only one that there is. Safe to repeat.
 
     Raises:
-        ConfigError: there are several and none is named.
+        ConfigError: there are several, or one that may be somebody else's, and none is named.
     """
     return disconnect(backend_wiring.registry(bench), bench.project, None if url is None else backend_url(url))
 

@@ -17,8 +17,10 @@ BOXES, POINTS, BRUSHES = ("RectangleLabels", "Rectangle"), ("KeyPointLabels", "K
 TYPES = {tag.lower(): kind for kind in (BOXES, POINTS, BRUSHES) for tag in kind}
 Point = tuple[float, float]
 
-#: In percent of the image (degrees for a rotation): nothing is drawn so far outside. NaN is not below it either.
+#: In percent of the image (degrees for a rotation): nothing is drawn so far outside.
 FAR = 1e6
+#: Longest side of an image, in pixels; a larger number is none that a browser says.
+LONGEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,11 @@ class Marks:
         if not boxes and not strokes and not inside:
             return TaskFailure("all key points are negative; mark at least one point on the object")
         labels = [label for region in known if (label := _label(region))]
-        sizes = [size for region in known if (size := _size(region))]
+        sizes = {size for region in known if (size := _size(region))}
+        if len(sizes) > 1:
+            return TaskFailure(f"the marks are on images of {len(sizes)} sizes, and one object is on one image")
         last = labels[-1] if labels else ""
-        return cls(last, sizes[-1] if sizes else None, boxes, inside, outside, strokes)
+        return cls(last, next(iter(sizes), None), boxes, inside, outside, strokes)
 
 
 def smart_controls(label_config: LabelConfig, *object_tags: str, tags: Sequence[str]) -> list[Control]:
@@ -134,10 +138,11 @@ def regions_of(context: Mapping[str, Any], to_name: str = "") -> list[Mapping[st
 
 def _numbers(region: Mapping[str, Any], *keys: str) -> list[float]:
     found = [region["value"].get(key) for key in keys]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found) or not all(
-        abs(value) <= FAR for value in found
-    ):
+    # NaN is the one number that is not itself.
+    if not all(isinstance(value, int | float) and value == value and not isinstance(value, bool) for value in found):
         raise ValueError(f"a mark of type {region['type']} holds no numbers for {', '.join(keys)}")
+    if not all(abs(value) <= FAR for value in found):
+        raise ValueError(f"a mark of type {region['type']} lies far outside of the image, by {', '.join(keys)}")
     return [float(value) for value in found]
 
 
@@ -180,6 +185,6 @@ def _label(region: Mapping[str, Any]) -> str:
 
 def _size(region: Mapping[str, Any]) -> tuple[int, int] | None:
     width, height = region.get("original_width"), region.get("original_height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+    if type(width) is int and type(height) is int and 0 < width <= LONGEST and 0 < height <= LONGEST:
         return width, height
     return None

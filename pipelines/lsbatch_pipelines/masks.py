@@ -51,7 +51,7 @@ def painted(stroke: Stroke, width: int, height: int) -> Flags:
         raise ValueError(f"a stroke of the brush is not of {stroke.width} x {stroke.height} pixels")
     try:
         pixels = brush_codec().decode_rle(stroke.rle)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"a stroke of the brush cannot be decoded: {error}") from error
     opaque = pixels.reshape(stroke.height, stroke.width, CHANNELS)[:, :, 3] > 0
     size = np.ix_(_nearest(stroke.height, height), _nearest(stroke.width, width))

@@ -226,7 +226,12 @@ def test_beyond_the_budget_nothing_more_is_sent(studio: Studio, here: Path) -> N
     # It goes on by name, but sends nothing before more is allowed; a program reads how it ended.
     sent = place.held()
     again = place.json("resume", over["run"], code=4)
-    assert (again["run"], again["state"], again["exit_code"], again["quarantined"]) == (over["run"], "over budget", 4, 2)
+    assert (again["run"], again["state"], again["exit_code"], again["quarantined"]) == (
+        over["run"],
+        "over budget",
+        4,
+        2,
+    )
     assert "run.max_failures" in again["error"]
     assert place.held() == sent
     assert place.json("resume", over["run"], "--max-failures", "10%", code=3)["quarantined"] == 2

@@ -142,3 +142,9 @@ def test_of_several_one_must_be_named(registry: MemoryBackends) -> None:
     assert "'b' at http://b:1" in caught.value.message
     disconnect(registry, registry.project, "http://b:1")
     assert [backend.id for backend in registry.backends()] == [1]
+    # The one that is left has another name than lsbatch gives: it may be somebody else's.
+    with pytest.raises(ConfigError, match="not called 'lsbatch'") as caught:
+        disconnect(registry, registry.project)
+    assert "'a' at http://a:1" in caught.value.message
+    disconnect(registry, registry.project, "http://a:1")
+    assert registry.backends() == []

@@ -249,6 +249,13 @@ BAD: dict[str, tuple[list[Any], str]] = {
     "label": ([rectangle(110, 70, 140, 140, label="odd")], "has no label 'odd'"),
     "no label": ([{**AROUND, "value": {"x": 1, "y": 1, "width": 9, "height": 9}}], "the mark has no label"),
     "words": ([mark("rectanglelabels", "rect", {"x": "1", "y": None, "width": 3, "height": 3})], "no numbers for x, y"),
+    "far": ([mark("keypointlabels", "point", {"x": 10**400, "y": 3})], "far outside of the image, by x, y"),
+    "two sizes": ([AROUND, {**CLICK, "original_width": 20_000, "original_height": 15_000}], "images of 2 sizes"),
+    "junk rle": (
+        [mark("brushlabels", "stroke", {"rle": [*mask2rle(disc().astype(np.uint8))[:4], *[255] * 50]})],
+        "cannot be decoded",
+    ),
+    "true size": ([{**stroke((180, 140), (190, 150)), "original_width": True}], "not the size of its image"),
     "nan": ([point(math.nan, 3)], "no numbers for x, y"),
     "kind": ([mark("ellipselabels", "rect", {"x": 1})], "nothing is marked with a rectangle"),
     "turned": ([rectangle(110, 70, 140, 140, image_rotation=90)], "the image is turned"),

@@ -54,6 +54,7 @@ def test_what_label_studio_asks(tmp_path: Path) -> None:
         assert "told to" in results[2]["error"]
         assert [row.get("model_version") for row in results] == ["v1", "v1", None]
         assert results[0]["score"] == pytest.approx(0.004)
+        assert [(await http.head(path)).status_code for path in ("/", "/health", "/ready")] == [200, 200, 200]
         # In older documentation the body comes with GET.
         old = await http.request("GET", "/predict", json=request("soup"))
         assert choices(old.json()["results"]) == ["food"]
@@ -128,6 +129,7 @@ BAD = [
     ("POST", "/predict", b"\xff\xfe", 422),
     ("POST", "/setup", b'{"project": "8.1700000000"}', 409),
     ("POST", "/setup", b"no", 422),
+    ("POST", "/predict", b'{"tasks": [], "project": true}', 422),
     ("POST", "/webhook", b"{}", 422),
     ("POST", "/predict", rb'{"tasks": [{"data": {"text": "\ud800"}}]}', 422),
     ("POST", "/webhook", rb'{"action": "\ud800"}', 422),
@@ -165,8 +167,18 @@ def test_a_mistake_is_named_by_its_place(tmp_path: Path) -> None:
 
 def test_pages_from_elsewhere_are_refused(tmp_path: Path) -> None:
     async def do(http: httpx.AsyncClient) -> None:
-        for origin, status in (("http://evil.example", 403), ("null", 403), ("http://testserver", 201)):
-            assert (await http.post("/train", headers={"Origin": origin})).status_code == status
+        for origin, host, status in (
+            ("http://evil.example", "localhost:9090", 403),
+            ("null", "localhost:9090", 403),
+            ("http://localhost:9090", "localhost:9090", 201),
+            ("http://127.0.0.1:9090", "127.0.0.1:9090", 201),
+            ("http://[::1]:9090", "[::1]:9090", 201),
+            # Whoever owns this name can have it mean this machine.
+            ("http://evil.example:9090", "evil.example:9090", 403),
+            ("http://[", "[", 403),
+        ):
+            answer = await http.post("/train", headers={"Origin": origin, "Host": host})
+            assert answer.status_code == status, (origin, host)
 
     use(tmp_path, do, Versions(None), ready=False)
 
@@ -261,6 +273,8 @@ def test_more_than_fits_the_queue_is_refused(tmp_path: Path) -> None:
         alone = await http.post("/predict", json=request(*["goal"] * 21))
         assert alone.status_code == 413
         assert f"lsbatch predict --project {PROJECT}" in alone.json()["detail"]
+        # Nobody looks at what is too much: these are no tasks.
+        assert (await http.post("/predict", json={"tasks": [0] * 21})).status_code == 413
         answers = await asyncio.gather(*(http.post("/predict", json=request(*["SLOW"] * 10)) for _ in range(6)))
         refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
