@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--title", metavar="NAME", help="Name of the backend in the project; lsbatch by default.")
 @click.option("--interactive/--no-interactive", default=None, help="Also ask it while somebody annotates.")
 @click.option("--show-predictions", is_flag=True, help="Also switch on that the project shows predictions at all.")
-@click.option("--remove", is_flag=True, help="Take the backend and its webhook away; one that has a title of its own by its --url.")
+@click.option("--remove", is_flag=True, help="Take it and its webhook away; by --url, if --title gave it a name.")
 def command(
     call: Call, *, url: str | None, title: str | None, interactive: bool | None, show_predictions: bool, remove: bool
 ) -> None:
