@@ -136,15 +136,23 @@ class Batcher:
 
     async def serve(self, lane: Lane) -> None:
         """Work on batches until ``close``. Once for each lane."""
-        while pieces := await self._take():
+        while pieces := await self._taken():
             try:
                 await self._answer(lane, pieces)
             except Exception as error:
                 # The lane goes on; whoever waits is told.
                 logger.exception("a batch was lost")
-                for piece in pieces:
-                    if not piece.ticket.over:
-                        piece.ticket.answered.set_exception(error)
+                _fail([piece.ticket for piece in pieces], error)
+
+    async def _taken(self) -> list[_Piece]:
+        """As ``_take``; without a lane nothing would ever be answered, so that no bug may end it."""
+        while True:
+            try:
+                return await self._take()
+            except Exception as error:
+                logger.exception("what waits cannot be put together: this is a bug in lsbatch")
+                lost, self._tickets = self._tickets, []
+                _fail(lost, error)
 
     async def _take(self) -> list[_Piece]:
         """The next batch; empty when there will be none."""
@@ -157,8 +165,9 @@ class Batcher:
             # Alone, a client would only lose by waiting for others.
             if self._crowded and self.waiting < self.pace.batch_size and not self.closing:
                 await asyncio.sleep(self.max_wait_seconds)
-            if pieces := self._gather():
-                return pieces
+            # Meanwhile another lane may have taken them, or nobody waits for them any more.
+            if self._tickets:
+                return self._gather()
 
     def _gather(self) -> list[_Piece]:
         someone = next((ticket for ticket in self._tickets if ticket.context is not None), None)
@@ -230,6 +239,12 @@ class Batcher:
             logger.error("the model cannot be loaded again: %s", error)
             return error
         return None
+
+
+def _fail(tickets: Sequence[Ticket], error: Exception) -> None:
+    for ticket in tickets:
+        if not ticket.over:
+            ticket.answered.set_exception(error)
 
 
 def _dead(task: Task, error: Exception) -> DeadLetter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,6 +172,51 @@ def test_what_nobody_waits_for_is_not_computed() -> None:
         return model
 
     assert asyncio.run(main()).batches == [[99]]
+
+
+def test_a_lane_goes_on_where_all_went_away_while_it_waited_for_more() -> None:
+    async def main() -> Model:
+        model, batcher = Model(), Batcher(Pace(64, 1), 0.05)
+        lane = asyncio.create_task(batcher.serve(model))
+        # Two at once: the next batch is waited for.
+        for ticket in [batcher.add([task(number)], None, 60) for number in (1, 2)]:
+            await answered(ticket)
+        alone = batcher.add([task(3)], None, 60)
+        await asyncio.sleep(0)  # the lane sees it, and waits for more
+        await asyncio.sleep(0)
+        batcher.drop(alone)
+        late = batcher.add([task(4)], None, 60)
+        batcher.drop(late)
+        await asyncio.sleep(0.1)  # longer than it waits
+        assert await answered(batcher.add([task(5)], None, 60)) == [5]
+        batcher.close()
+        await lane
+        return model
+
+    assert asyncio.run(main()).batches == [[1, 2], [5]]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_clients_that_come_and_go_leave_every_lane_at_work(lanes: int) -> None:
+    async def main() -> None:
+        batcher = Batcher(Pace(4, lanes), 0.0005)
+        serving = [asyncio.create_task(batcher.serve(Model())) for _ in range(lanes)]
+        loop, chance = asyncio.get_running_loop(), random.Random(7)
+
+        async def client(number: int) -> None:
+            for _ in range(60):
+                ticket = batcher.add([task(number)] * chance.randint(1, 6), None, 60)
+                if chance.random() < 0.5:
+                    loop.call_later(chance.random() / 500, batcher.drop, ticket)
+                await asyncio.wait({ticket.answered})
+                batcher.drop(ticket)
+
+        await asyncio.gather(*(client(number) for number in range(8)))
+        assert not any(lane.done() for lane in serving)
+        batcher.close()
+        await asyncio.gather(*serving)
+
+    asyncio.run(main())
 
 
 def test_closing_answers_what_waits() -> None:
