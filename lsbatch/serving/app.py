@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,8 @@ from lsbatch.wiring import Bench
 
 __all__ = ["create_app"]
 
+#: Longest time for what has to be asked for elsewhere, in seconds.
+LOOK_SECONDS = 20.0
 DESCRIPTION = "A Label Studio ML backend that gives the predictions of `lsbatch predict`."
 
 
@@ -251,15 +253,21 @@ def _add_training(app: FastAPI, access: Access) -> None:
 
 
 def _add_versions(app: FastAPI, source: Models) -> None:
-    # While Label Studio does not answer, these must not become more and more threads.
+    # While Label Studio does not answer, these must not become more and more threads, nor wait for it without end.
     few = asyncio.Semaphore(2)
+
+    async def looked_up(what: Callable[[], Any]) -> Any:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS), few:
+                return await in_thread(what)
+        except TimeoutError:
+            raise RequestError(503, "Label Studio or the model store does not answer", 5) from None
 
     @app.get("/versions", summary="Versions that are stored", responses={**REFUSALS, **BUSY})
     async def versions(request: Request) -> dict[str, Any]:
         served = backend_of(request).keeper.served
         in_use = None if served is None else served.model_version
-        async with few:
-            return {"versions": await in_thread(source.versions), "in_use": in_use}
+        return {"versions": await looked_up(source.versions), "in_use": in_use}
 
     @app.post(
         "/validate",
@@ -267,8 +275,7 @@ def _add_versions(app: FastAPI, source: Models) -> None:
         responses={**REFUSALS, **BUSY, 422: {"description": "It cannot."}},
     )
     async def validate(body: ValidateRequest) -> JSONResponse:
-        async with few:
-            why = await in_thread(partial(source.why_not, body.config))
+        why = await looked_up(partial(source.why_not, body.config))
         return JSONResponse(
             {"status": "ok"} if why is None else {"status": "failed", "detail": why}, 422 if why else 200
         )

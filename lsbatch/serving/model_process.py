@@ -1,8 +1,8 @@
 """One process with one loaded model, which may die or hang without harm to the server.
 
-It is the leader of a group of its own, so that whatever the pipeline started ends with it, and it ends when the
-server does, however that ends. After a death or a call that took too long, the next call starts another process; no
-lock and no pipe is shared with the one before.
+It is the leader of a group of its own, so that whatever the pipeline started ends with it (unless that began a group of
+its own), and it ends when the server does, however that ends. After a death or a call that took too long, the next call
+starts another process; no lock and no pipe is shared with the one before.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ REMEMBERED = 100
 TOLD = 2_000
 #: Of its report, this much is read, in bytes.
 REPORT = 10_000_000
+#: Label Studio was away, or another training holds the lock; it may work the next time.
+TEMPORARY = 75
 #: ``retrain`` stored a version that is not better; nothing failed.
 NOT_BETTER = 6
 
@@ -175,6 +177,9 @@ class Trainer:
             if code in (0, NOT_BETTER):
                 self._finish(training, _outcome(out))
             else:
+                if code == TEMPORARY and self._every is not None and training.since_last:
+                    # What it was to learn is as new as before.
+                    self._annotations = max(self._annotations, self._every)
                 ended = f"signal {-code}" if code < 0 else f"exit code {code}"
                 self._fail(training, f"it ended with {ended}: {told}")
         except TimeoutError:

@@ -14,12 +14,17 @@ __all__ = ["PatientProtocol"]
 
 #: From the first byte of a request to its last, in seconds. Before the first request: from the connection.
 REQUEST_SECONDS = 60.0
-#: Request line and headers, in bytes; as much as most proxies take.
+#: Request line and headers, in bytes, as much as most proxies take; after the head, what is neither head nor body.
 HEAD_BYTES = 65_536
+#: Of a body in chunks, so many bytes for each of its own may go into chunks and trailers.
+CHUNKING = 2
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """HTTP/1.1 of uvicorn; a request that does not come to its end is answered with 408, a head too large with 431."""
+    """HTTP/1.1 of uvicorn; a request that does not come to its end is answered with 408, a head too large with 431.
+
+    Trailers are not read, and as little of them is taken as of a head.
+    """
 
     _ending: asyncio.TimerHandle | None = None
     #: Between the first byte of a request and its last.
@@ -27,6 +32,9 @@ class PatientProtocol(HttpToolsProtocol):
     #: So much of a head is here; None while there is none to come.
     _head: int | None = 0
     _begun = False
+    #: Of the request's body so far, and of what came beside it.
+    _body = 0
+    _beside = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
@@ -40,8 +48,12 @@ class PatientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
-        self._begun = False
+        self._begun, body = False, self._body
         super().data_received(data)
+        if self._head is None and self._reading and not self._begun:
+            self._beside += len(data) - (self._body - body)
+            if self._beside > HEAD_BYTES + CHUNKING * self._body:
+                self._refuse(b"431 Request Header Fields Too Large")
         # What came before it in the same piece is none of it.
         if self._head is not None and not self._begun:
             self._head += len(data)
@@ -55,7 +67,18 @@ class PatientProtocol(HttpToolsProtocol):
         """See ``httptools``: the first byte of a request is there."""
         super().on_message_begin()
         self._head, self._begun, self._reading = 0, True, True
+        self._body = self._beside = 0
         self._wait()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See ``httptools``; it comes for trailers too."""
+        if self._head is not None:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """See ``httptools``."""
+        self._body += len(body)
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """See ``httptools``."""
@@ -85,7 +108,11 @@ class PatientProtocol(HttpToolsProtocol):
         """The answer to what is not read any further; nothing where it would stand in another one."""
         if self.transport.is_closing():
             return
-        body_lacks = self._reading and self._head is None and not self.pipeline
-        if not self._answering or (body_lacks and not self.cycle.response_started):
+        lacks = self._reading and self._head is None and not self.pipeline
+        if status.startswith(b"408") and self._answering and not lacks:
+            # Another request is answered first, and this one is not read meanwhile.
+            self._wait()
+            return
+        if not self._answering or (lacks and not self.cycle.response_started):
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()

@@ -26,6 +26,8 @@ with (here / "calls").open("a") as calls:
     print(os.getpid(), *sys.argv[1:], file=calls)
 while not (here / "go").exists():
     time.sleep(0.01)
+if (here / "away").exists():
+    sys.exit(75)
 if (here / "deep").exists():
     print("[" * 100_000)
     sys.exit(0)
@@ -195,6 +197,20 @@ def test_annotations_start_a_training_when_there_are_enough(tmp_path: Path) -> N
 
     (tmp_path / "go").touch()
     use(tmp_path, do, every=3)
+
+
+def test_what_could_not_be_learned_is_learned_the_next_time(tmp_path: Path) -> None:
+    async def do(trainer: Trainer, told: list[str]) -> None:
+        await until(lambda: len(calls(tmp_path)) >= 3)
+        (tmp_path / "away").unlink()
+        await until(lambda: "finished" in told)
+        await until(lambda: trainer.running is None)
+        assert told[:2] == ["failed", "failed"]
+        assert told[-2:] == ["finished", "done"]
+
+    (tmp_path / "go").touch()
+    (tmp_path / "away").touch()
+    use(tmp_path, do, every=2)
 
 
 def test_annotations_wait_for_their_time_and_a_person_need_not(tmp_path: Path) -> None:
