@@ -153,7 +153,7 @@ def test_runs_are_listed_shown_and_deleted(studio: Studio, here: Path) -> None:
     told = place.json("runs", "show", second["run"])
     assert told["report"]["audit"]["confirmed"] == 5
     assert Path(told["folder"]).joinpath("log.jsonl").is_file()
-    missing = place.run("runs", "show", "20200101T000000Z-0000", code=2)
+    missing = place.run("runs", "show", f"{newest['run']}0", code=2)
     assert newest["run"] in missing.stderr.split("there are ")[1]
 
     assert place.json("runs", "prune", "--project", project, "--keep", "2") == {"deleted": [first["run"]]}
