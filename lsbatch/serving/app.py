@@ -95,32 +95,14 @@ def create_app(
         answer_from_runs = os.environ.get("LSBATCH_ANSWER_FROM_RUNS", "") == "1"
     bench, metrics = Bench(loaded), Metrics()
     source, access = source or ProjectSource(loaded), _access(loaded)
-    project, runs = bench.project_id, bench.runs
+    # What they lack is said now, and not when the server starts.
+    limits, runs = _limits(loaded, bench.project_id, metrics), bench.runs
+    stored = StoredAnswers(runs) if answer_from_runs else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        options = loaded.config.serve
-        keeper = Keeper(source, _limits(loaded, metrics), options.reload_seconds, metrics.answers)
-        trainer = Trainer(
-            training_command(),
-            training_environment(loaded),
-            every=options.retrain_every,
-            min_seconds=options.retrain_min_seconds,
-            most_seconds=options.train_seconds,
-            done=keeper.ask,
-            counted=lambda status: metrics.trainings.labels(status).inc(),
-        )
-        stored = StoredAnswers(runs) if answer_from_runs else None
-        app.state.backend = Backend(project, keeper, trainer, metrics, stored, options.max_queue_tasks)
-        tasks = [background(keeper.run(), "looking for the model"), background(trainer.run(), "training")]
-        try:
+        async with _running(loaded, source, limits, metrics, stored) as app.state.backend:
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            # Who waited for an answer has it by now, or is gone.
-            await keeper.close(0)
 
     app = FastAPI(
         title="lsbatch serve", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
@@ -138,11 +120,37 @@ def create_app(
     return app
 
 
-def _limits(loaded: Loaded, metrics: Metrics) -> Limits:
+@asynccontextmanager
+async def _running(
+    loaded: Loaded, source: Models, limits: Limits, metrics: Metrics, stored: StoredAnswers | None
+) -> AsyncIterator[Backend]:
+    """The backend, with what goes on beside its requests."""
     options = loaded.config.serve
-    assert loaded.config.project is not None
+    keeper = Keeper(source, limits, options.reload_seconds, metrics.answers)
+    trainer = Trainer(
+        training_command(),
+        training_environment(loaded),
+        every=options.retrain_every,
+        min_seconds=options.retrain_min_seconds,
+        most_seconds=options.train_seconds,
+        done=keeper.ask,
+        counted=lambda status: metrics.trainings.labels(status).inc(),
+    )
+    tasks = [background(keeper.run(), "looking for the model"), background(trainer.run(), "training")]
+    try:
+        yield Backend(limits.project, keeper, trainer, metrics, stored, limits.queue_tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Who waited for an answer has it by now, or is gone.
+        await keeper.close(0)
+
+
+def _limits(loaded: Loaded, project: int, metrics: Metrics) -> Limits:
+    options = loaded.config.serve
     return Limits(
-        project=loaded.config.project,
+        project=project,
         workers=options.workers,
         batch_size=options.max_batch_size,
         max_wait_seconds=options.max_wait_ms / 1e3,

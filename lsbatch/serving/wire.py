@@ -14,9 +14,9 @@ __all__ = ["PatientProtocol"]
 
 #: From the first byte of a request to its last, in seconds. Before the first request: from the connection.
 REQUEST_SECONDS = 60.0
-#: Request line and headers, in bytes, as much as most proxies take; after the head, what is neither head nor body.
+#: Request line, headers and trailers, in bytes; as much as most proxies take.
 HEAD_BYTES = 65_536
-#: Of a body in chunks, so many bytes for each of its own may go into chunks and trailers.
+#: For each byte of a body in chunks, so many more may be spent on the chunks.
 CHUNKING = 2
 
 
@@ -27,14 +27,14 @@ class PatientProtocol(HttpToolsProtocol):
     """
 
     _ending: asyncio.TimerHandle | None = None
-    #: Between the first byte of a request and its last.
+    #: Between the first byte of a request and its last, and whether its head is there.
     _reading = False
-    #: So much of a head is here; None while there is none to come.
-    _head: int | None = 0
-    _begun = False
-    #: Of the request's body so far, and of what came beside it.
+    _headed = False
+    #: Of the request, in bytes: its body so far, and what came beside it.
     _body = 0
     _beside = 0
+    #: The piece that is read holds the first byte of a request.
+    _begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
@@ -50,14 +50,10 @@ class PatientProtocol(HttpToolsProtocol):
         """See ``asyncio.Protocol``."""
         self._begun, body = False, self._body
         super().data_received(data)
-        if self._head is None and self._reading and not self._begun:
+        # Of a piece with a first byte it is not known how much of it belongs to the request before.
+        if self._reading and not self._begun:
             self._beside += len(data) - (self._body - body)
             if self._beside > HEAD_BYTES + CHUNKING * self._body:
-                self._refuse(b"431 Request Header Fields Too Large")
-        # What came before it in the same piece is none of it.
-        if self._head is not None and not self._begun:
-            self._head += len(data)
-            if self._head > HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
         if self._ending is None and not self._answering:
             # Empty lines, which are allowed before a request: uvicorn has stopped its own clock for them.
@@ -66,13 +62,13 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """See ``httptools``: the first byte of a request is there."""
         super().on_message_begin()
-        self._head, self._begun, self._reading = 0, True, True
+        self._reading, self._headed, self._begun = True, False, True
         self._body = self._beside = 0
         self._wait()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """See ``httptools``; it comes for trailers too."""
-        if self._head is not None:
+        if not self._headed:
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
@@ -82,7 +78,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See ``httptools``."""
-        self._head = None
+        self._headed = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -95,24 +91,31 @@ class PatientProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _lacks_its_body(self) -> bool:
+        """The request that is answered next is not whole."""
+        return self._reading and self._headed and not self.pipeline
+
     def _wait(self) -> None:
         self._wait_no_more()
-        self._ending = self.loop.call_later(REQUEST_SECONDS, self._refuse, b"408 Request Timeout")
+        self._ending = self.loop.call_later(REQUEST_SECONDS, self._late)
 
     def _wait_no_more(self) -> None:
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
 
+    def _late(self) -> None:
+        if self._answering and not self._lacks_its_body:
+            # Another request is answered first, and this one is not read meanwhile.
+            self._wait()
+        else:
+            self._refuse(b"408 Request Timeout")
+
     def _refuse(self, status: bytes) -> None:
         """The answer to what is not read any further; nothing where it would stand in another one."""
         if self.transport.is_closing():
             return
-        lacks = self._reading and self._head is None and not self.pipeline
-        if status.startswith(b"408") and self._answering and not lacks:
-            # Another request is answered first, and this one is not read meanwhile.
-            self._wait()
-            return
-        if not self._answering or (lacks and not self.cycle.response_started):
+        if not self._answering or (self._lacks_its_body and not self.cycle.response_started):
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()

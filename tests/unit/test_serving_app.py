@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from ls_support import TEXT_CONFIG
+from lsbatch.config import load
 from lsbatch.errors import ConfigError, RefusedError, TransientError
 from lsbatch.serving import create_app
 from serving_support import PROJECT, Versions, choices, configured, renewed, request, served, serving, until
@@ -227,6 +228,17 @@ def test_a_secret_alone_guards_what_webhooks_tell(tmp_path: Path) -> None:
         assert (await http.post("/webhook", json=event, headers={"X-Lsbatch-Secret": "s3cret"})).status_code == 202
 
     use(tmp_path, do, Versions(None), ready=False, webhook_secret="s3cret")
+
+
+def test_without_a_project_or_a_label_studio_there_is_no_application(tmp_path: Path) -> None:
+    for environ, words in (
+        ({"LABEL_STUDIO_URL": "http://localhost:1", "LABEL_STUDIO_API_KEY": "not-used"}, "project"),
+        ({"LSBATCH_PROJECT": "7"}, "LABEL_STUDIO_URL"),
+    ):
+        loaded = load(None, environ=environ, flags={}, cwd=tmp_path)
+        with pytest.raises(ConfigError) as caught:
+            create_app(loaded)
+        assert words in f"{caught.value} {caught.value.hint}"
 
 
 def test_half_a_login_is_a_mistake(tmp_path: Path) -> None:
