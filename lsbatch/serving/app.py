@@ -16,8 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from lsbatch import __version__
+from lsbatch.backend_wiring import basic_auth, webhook_secret
 from lsbatch.config import Loaded, load
-from lsbatch.errors import ConfigError, LsbatchError
+from lsbatch.errors import LsbatchError
 from lsbatch.serving.backend import Backend
 from lsbatch.serving.background import background, in_thread
 from lsbatch.serving.guard import Access, Guard
@@ -94,7 +95,7 @@ def create_app(
     if answer_from_runs is None:
         answer_from_runs = os.environ.get("LSBATCH_ANSWER_FROM_RUNS", "") == "1"
     bench, metrics = Bench(loaded), Metrics()
-    source, access = source or ProjectSource(loaded), _access(loaded)
+    source, access = source or ProjectSource(loaded), _access(bench)
     # What they lack is said now, and not when the server starts.
     limits, runs = _limits(loaded, bench.project_id, metrics), bench.runs
     stored = StoredAnswers(runs) if answer_from_runs else None
@@ -161,17 +162,13 @@ def _limits(loaded: Loaded, project: int, metrics: Metrics) -> Limits:
     )
 
 
-def _access(loaded: Loaded) -> Access:
-    options = loaded.config.serve
-    if bool(options.basic_auth_user) != bool(options.basic_auth_pass):
-        raise ConfigError(
-            "serve.basic_auth_user and serve.basic_auth_pass go together, and only one of them is set",
-            hint="Set BASIC_AUTH_USER and BASIC_AUTH_PASS.",
-        )
+def _access(bench: Bench) -> Access:
+    options = bench.config.serve
+    user, password = basic_auth(bench)
     return Access(
-        user=options.basic_auth_user or "",
-        password="" if options.basic_auth_pass is None else options.basic_auth_pass.get_secret_value(),
-        secret="" if options.webhook_secret is None else options.webhook_secret.get_secret_value(),
+        user=user,
+        password=password,
+        secret=webhook_secret(bench),
         insecure=options.insecure,
         max_body_bytes=options.max_body_bytes,
     )

@@ -31,7 +31,8 @@ def serve(loaded: Loaded, *, answer_from_runs: bool = False, quiet: bool = False
         ConfigError: the configuration is wrong, the address is taken, or it is public and nobody needs a password.
         LsbatchError: Label Studio refuses, or the pipeline does not fit the project.
     """
-    app = create_app(loaded, answer_from_runs=answer_from_runs)
+    source = ProjectSource(loaded)
+    app = create_app(loaded, source=source, answer_from_runs=answer_from_runs)
     options = loaded.config.serve
     from lsbatch.serving.guard import is_local
 
@@ -41,7 +42,7 @@ def serve(loaded: Loaded, *, answer_from_runs: bool = False, quiet: bool = False
             hint="Set BASIC_AUTH_USER and BASIC_AUTH_PASS, listen on 127.0.0.1, or give --insecure.",
         )
     try:
-        found = ProjectSource(loaded)(fresh=True)
+        found = source(fresh=True)
         version = "no model yet: it is trained when Label Studio asks" if found is None else found.model_version
     except TransientError as error:
         version = f"not ready: {error}"

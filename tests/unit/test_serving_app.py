@@ -242,8 +242,9 @@ def test_without_a_project_or_a_label_studio_there_is_no_application(tmp_path: P
 
 
 def test_half_a_login_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="go together"):
-        create_app(configured(tmp_path, basic_auth_user="ls"), source=Versions(None))
+    for given, lacking in (("user", "pass"), ("pass", "user")):
+        with pytest.raises(ConfigError, match=f"serve.basic_auth_{lacking}: not set"):
+            create_app(configured(tmp_path, **{f"basic_auth_{given}": "ls"}), source=Versions(None))
 
 
 @pytest.mark.parametrize("in_pieces", [True, False])
